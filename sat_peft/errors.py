@@ -1,0 +1,21 @@
+"""The one exception type for mistakes that the user of the package can mend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+    """A wrong option, file or argument. The message names the value, the valid choices and the fix.
+
+    Recipes print it without a traceback and exit with status 2.
+    """
+
+
+def unknown_choice(what: str, value: object, choices: Iterable[str]) -> UsageError:
+    """A `UsageError` for a `value` that is not among `choices`; the closest names are suggested."""
+    choices = list(choices)
+    close = difflib.get_close_matches(str(value), choices, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return UsageError(f"unknown {what} {value!r}.{hint} Valid choices: {', '.join(choices)}.")
