@@ -1,0 +1,173 @@
+"""Creates timm backbones by name, with clear errors for what cannot work."""
+
+from __future__ import annotations
+
+import difflib
+import pickle
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from safetensors import SafetensorError
+from timm.data import resolve_model_data_config
+from timm.models import load_checkpoint
+from torch import nn
+
+from sat_peft.errors import UsageError
+
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_LOCAL_WEIGHTS_HINT = (
+    "On a machine without the hub, fetch the model elsewhere (for example `huggingface-cli download timm/NAME "
+    "--local-dir DIR`) and name that folder or its model.safetensors with --weights."
+)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How a backbone wants its images.
+
+    Args:
+        image_size: (height, width) in pixels.
+        mean, std: per channel, for images in [0, 1].
+        interpolation: `bilinear`, `bicubic`, ….
+    """
+
+    image_size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+
+
+def _check_name(name: str) -> None:
+    if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
+        return
+    architecture, _, tag = name.partition(".")
+    if timm.is_model(architecture):
+        tags = timm.list_pretrained(f"{architecture}.*")
+        if tag and name not in tags:
+            known = ", ".join(tags) if tags else "none: use the name without a tag"
+            raise UsageError(f"unknown pretrained tag {tag!r} of backbone {architecture!r}. Known: {known}.")
+        return
+    close = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.4)
+    hint = f" Did you mean {', '.join(close)}?" if close else ""
+    raise UsageError(
+        f"unknown backbone {name!r}.{hint} Any Vision Transformer of timm works; "
+        "`python -c \"import timm; print(timm.list_models('*vit*'))\"` lists them."
+    )
+
+
+def _weights_file(weights: Path) -> Path:
+    if weights.is_file():
+        return weights
+    if not weights.exists():
+        raise UsageError(f"weights {str(weights)!r} do not exist; give a .safetensors file or a folder that holds one.")
+    for name in _WEIGHT_FILES:
+        if (weights / name).is_file():
+            return weights / name
+    raise UsageError(f"the folder {str(weights)!r} holds none of {', '.join(_WEIGHT_FILES)}.")
+
+
+def _check_image_size(model: nn.Module, name: str, image_size: tuple[int, int]) -> None:
+    patch_embed = getattr(model, "patch_embed", None)
+    patch_size = getattr(patch_embed, "patch_size", None)
+    if patch_size is None or not hasattr(model, "blocks"):
+        raise UsageError(
+            f"backbone {name!r} ({type(model).__name__}) has no sequence of patch tokens; SAT needs a plain Vision "
+            "Transformer such as deit_small_patch16_224, vit_small_patch14_dinov2 or vit_base_patch16_dinov3."
+        )
+    for side, size, patch in zip(("height", "width"), image_size, patch_size, strict=True):
+        if size % patch:
+            below, above = size // patch * patch, (size // patch + 1) * patch
+            raise UsageError(
+                f"image {side} {size} is not a multiple of the patch size {patch} of {name}; "
+                f"the nearest sizes that are: {below} and {above}."
+            )
+
+
+def create_backbone(
+    name: str,
+    *,
+    pretrained: bool = True,
+    weights: str | Path | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    drop_path_rate: float = 0.0,
+) -> nn.Module:
+    """Creates a timm backbone without a classifier.
+
+    Args:
+        name: any name that `timm.create_model` takes.
+        pretrained: load timm's pretrained weights.
+        weights: a local file (.safetensors, or a .pth/.bin that `torch.load(weights_only=True)` reads) or a folder
+            that holds model.safetensors; taken instead of a download.
+        image_size: side, or (height, width), in pixels; the default is the backbone's own. Position embeddings are
+            resized.
+        drop_path_rate: largest rate of stochastic depth.
+
+    Raises:
+        UsageError: an unknown name (close ones are suggested), weights that cannot be fetched or do not fit, a
+            backbone without patch tokens, a size that the patch size does not divide.
+    """
+    _check_name(name)
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    # The skeleton tells the patch size before anything is downloaded; on the meta device it costs no memory.
+    with torch.device("meta"):
+        skeleton = timm.create_model(name, num_classes=0)
+    _check_image_size(skeleton, name, size or resolve_model_data_config(skeleton)["input_size"][1:])
+    arguments: dict = {"num_classes": 0}
+    if size is not None:
+        arguments["img_size"] = size
+    if drop_path_rate:
+        arguments["drop_path_rate"] = drop_path_rate
+    if weights is not None:
+        model = timm.create_model(name, **arguments)
+        _load_local_weights(model, name, _weights_file(Path(weights)))
+        return model
+    try:
+        return timm.create_model(name, pretrained=pretrained, **arguments)
+    except OSError as error:
+        raise UsageError(
+            f"the pretrained weights of {name!r} could not be fetched: {_first_line(error)} {_LOCAL_WEIGHTS_HINT}"
+        ) from error
+    except RuntimeError as error:
+        if "No pretrained weights exist" not in str(error):
+            raise
+        raise UsageError(f"timm knows no pretrained weights of {name!r}. {_LOCAL_WEIGHTS_HINT}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def _load_local_weights(model: nn.Module, name: str, file: Path) -> None:
+    """Loads `file` in place; every parameter must be in it, and nothing but a classifier may be left over.
+
+    timm's own loading is lenient once the classifier is dropped: a file of another model would leave the random
+    initialisation in place with no more than a logged line.
+    """
+    # Every timm family keeps the renaming and resizing of its published checkpoints beside its classes.
+    filter_fn = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    try:
+        result = load_checkpoint(model, str(file), strict=False, filter_fn=filter_fn, weights_only=True)
+    except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+        raise UsageError(
+            f"the weights in {str(file)!r} cannot be read for {name!r}: {_first_line(error)} "
+            "Give a .safetensors file, or a .pth/.bin file that holds nothing but tensors."
+        ) from error
+    left_over = [key for key in result.unexpected_keys if not key.startswith(("head", "fc", "norm.", "fc_norm."))]
+    if result.missing_keys or left_over:
+        raise UsageError(
+            f"the weights in {str(file)!r} are not those of {name!r}: {len(result.missing_keys)} keys missing "
+            f"(first: {result.missing_keys[:3]}), {len(left_over)} left over (first: {left_over[:3]})."
+        )
+
+
+def resolve_data_config(model: nn.Module, image_size: int | tuple[int, int] | None = None) -> DataConfig:
+    """The image size, mean, standard deviation and interpolation of a timm model, read from its own record."""
+    config = resolve_model_data_config(model)
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if size is None:
+        # A model created at another size than its pretraining's knows so in its patch embedding alone.
+        size = getattr(model.patch_embed, "img_size", None) or config["input_size"][1:]
+    return DataConfig(tuple(size), tuple(config["mean"]), tuple(config["std"]), config["interpolation"])

@@ -1,0 +1,25 @@
+"""The one form that every data set takes: a `datasets.Dataset` with the columns below.
+
+image_id  string, unique and stable: where the image came from
+image     the encoded image
+label     ClassLabel
+boxes     (n, 4) float32, xyxy, half open, absolute pixels of the image; n may be 0
+mask      optional greyscale image, 255 on the object
+"""
+
+from __future__ import annotations
+
+from datasets import ClassLabel, Features, Image, Sequence, Value
+
+
+def localization_features(class_names: list[str], *, with_mask: bool = False) -> Features:
+    """The features of a data set with these classes, in this order."""
+    features = {
+        "image_id": Value("string"),
+        "image": Image(),
+        "label": ClassLabel(names=list(class_names)),
+        "boxes": Sequence(Sequence(Value("float32"), length=4)),
+    }
+    if with_mask:
+        features["mask"] = Image()
+    return Features(features)

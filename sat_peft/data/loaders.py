@@ -1,0 +1,133 @@
+"""One builder of data loaders for training and evaluation, so that both see the same images the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import datasets
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from sat_peft.backbones import DataConfig
+from sat_peft.data.decoding import decode_image
+from sat_peft.data.transforms import evaluation_transform, training_transform
+from sat_peft.errors import UsageError
+from sat_peft.localization import Protocol
+
+
+class ImageRows(Dataset):
+    """The rows of a data set as samples: decoded, transformed, with boxes and size of the original image.
+
+    Args:
+        rows: a data set with the columns of `sat_peft.data.features`.
+        transform: (3, H, W) uint8 to the backbone's input.
+        cache: keep decoded images in memory. For few images that are read many times.
+    """
+
+    def __init__(self, rows: datasets.Dataset, transform: Callable, *, cache: bool = False):
+        columns = [name for name in ("image_id", "image", "label", "boxes") if name in rows.column_names]
+        self.rows = rows.select_columns(columns).cast_column("image", datasets.Image(decode=False))
+        self.transform = transform
+        self._decoded: dict[int, torch.Tensor] | None = {} if cache else None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def decode(self, index: int) -> torch.Tensor:
+        """The original image of a row, (3, H, W) uint8."""
+        row = self.rows[index]
+        return decode_image(row["image"], row["image_id"])
+
+    def __getitem__(self, index: int) -> dict:
+        row = self.rows[index]
+        if self._decoded is None:
+            image = decode_image(row["image"], row["image_id"])
+        else:
+            if index not in self._decoded:
+                self._decoded[index] = decode_image(row["image"], row["image_id"])
+            image = self._decoded[index]
+        boxes = torch.tensor(row["boxes"], dtype=torch.float32).reshape(-1, 4)
+        height, width = image.shape[-2:]
+        if len(boxes) and bool((boxes < 0).any() or (boxes[:, 2::2] > width).any() or (boxes[:, 3::2] > height).any()):
+            outside = next(box for box in boxes.tolist() if min(box) < 0 or box[2] > width or box[3] > height)
+            raise UsageError(
+                f"a box of {row['image_id']!r} leaves its image: {outside} (x0, y0, x1, y1) in {width} x {height} "
+                "pixels. Boxes are absolute pixels of the original image; check the box format."
+            )
+        return {
+            "image": self.transform(image),
+            "label": row["label"],
+            "boxes": boxes,
+            "image_size": (width, height),
+            "index": index,
+        }
+
+
+def collate(samples: list[dict]) -> dict:
+    """A batch: `images` (B, 3, H, W), `labels` (B,), `boxes` B tensors (n_i, 4) xyxy in pixels of the original image,
+    `image_sizes` (B, 2) width and height of the original image, `indices` (B,) rows of the data set.
+    """
+    return {
+        "images": torch.stack([sample["image"] for sample in samples]),
+        "labels": torch.tensor([sample["label"] for sample in samples]),
+        "boxes": [sample["boxes"] for sample in samples],
+        "image_sizes": torch.tensor([sample["image_size"] for sample in samples]),
+        "indices": torch.tensor([sample["index"] for sample in samples]),
+    }
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """Loaders by split; `validation` is None where there is no such split."""
+
+    train: DataLoader
+    validation: DataLoader | None
+    test: DataLoader
+
+
+def build_loaders(
+    splits: dict[str, datasets.Dataset],
+    config: DataConfig,
+    *,
+    protocol: str | Protocol,
+    batch_size: int,
+    eval_batch_size: int = 64,
+    augmentation: str = "shift",
+    num_workers: int = 0,
+    cache_train: bool = False,
+    seed: int = 0,
+) -> Loaders:
+    """Builds the loaders of a run; recipes and the evaluator use no others.
+
+    Args:
+        splits: `train`, `test` and maybe `validation`, with the columns of `sat_peft.data.features`.
+        config: the backbone's image size and normalisation.
+        protocol: the evaluation protocol; it decides the evaluation transform.
+        batch_size, eval_batch_size: images per process and batch.
+        augmentation: of the training images, see `training_transform`.
+        num_workers: loader processes per loader; 0 loads in the training process.
+        cache_train: keep decoded training images in memory.
+        seed: of the training order.
+
+    Returns:
+        Loaders of batches as `collate` makes them. Training batches are shuffled, evaluation batches are in order.
+    """
+
+    def evaluation(name: str) -> DataLoader | None:
+        if name not in splits:
+            return None
+        rows = ImageRows(splits[name], evaluation_transform(config, protocol))
+        return DataLoader(rows, batch_size=eval_batch_size, collate_fn=collate, num_workers=num_workers)
+
+    rows = ImageRows(splits["train"], training_transform(config, augmentation), cache=cache_train)
+    train = DataLoader(
+        rows,
+        batch_size=batch_size,
+        shuffle=True,
+        generator=torch.Generator().manual_seed(seed),
+        collate_fn=collate,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+    )
+    return Loaders(train, evaluation("validation"), evaluation("test"))

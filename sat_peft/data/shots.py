@@ -1,0 +1,38 @@
+"""Few-shot sampling: exactly k images of every class."""
+
+from __future__ import annotations
+
+import numpy as np
+from datasets import Dataset
+
+from sat_peft.errors import UsageError
+
+
+def sample_shots(dataset: Dataset, shots: int, seed: int = 0) -> Dataset:
+    """Draws `shots` images of every class, without replacement.
+
+    The draw depends on `seed`, the class and the order of the class's `image_id`s alone: it is the same on every
+    machine and in every process, whatever order the rows are in, and k shots are among the first of k + 1.
+
+    Raises:
+        UsageError: classes with fewer than `shots` images; all of them are named.
+    """
+    if shots < 1:
+        raise UsageError(f"shots must be at least 1, got {shots}.")
+    names = dataset.features["label"].names
+    labels = np.asarray(dataset["label"])
+    image_ids = np.asarray(dataset["image_id"])
+    members = [np.flatnonzero(labels == label) for label in range(len(names))]
+    short = [f"{name} ({len(rows)})" for name, rows in zip(names, members, strict=True) if len(rows) < shots]
+    if short:
+        least = min(len(rows) for rows in members)
+        shown = ", ".join(short[:8]) + (f" and {len(short) - 8} more" if len(short) > 8 else "")
+        raise UsageError(
+            f"{len(short)} classes have fewer than {shots} training images: {shown}. "
+            f"Use at most --shots {least} or add images."
+        )
+    chosen = []
+    for label, rows in enumerate(members):
+        ordered = rows[np.argsort(image_ids[rows], kind="stable")]
+        chosen.extend(np.random.default_rng([seed, label]).permutation(ordered)[:shots].tolist())
+    return dataset.select(chosen)

@@ -1,0 +1,172 @@
+"""Evaluation: a method and a loader in, localisation accuracy under a named protocol out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader
+
+from sat_peft.errors import UsageError
+from sat_peft.localization import (
+    LocalizationAccumulator,
+    LocalizationResult,
+    Protocol,
+    ThresholdChoice,
+    box_iou,
+    choose_threshold,
+    get_protocol,
+)
+
+# A method takes images (B, 3, H, W) and their labels (B,), and returns logits (B, C) and maps (B, h, w). A method whose
+# maps depend on the class returns those of the given labels: GT-known Loc asks for them by definition, and Top-k Loc
+# counts an image only where the label is among the k predicted classes, so the label's map is the predicted class's.
+Method = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+CENTRE_BOX_SIDES = tuple(round(0.05 * step, 2) for step in range(4, 21))
+
+
+@dataclass(frozen=True)
+class EvaluatedImage:
+    """What the evaluation knows of one image apart from its map.
+
+    Args:
+        index: row of the data set.
+        size: (width, height) of the evaluation pixels.
+        boxes: (n, 4) float xyxy true boxes in evaluation pixels.
+        label_rank: how many classes score higher than the true one; 0 where the classification is right.
+    """
+
+    index: int
+    size: tuple[int, int]
+    boxes: np.ndarray
+    label_rank: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`result`: the figures; `images`: one entry for every image, in the order of the data set."""
+
+    result: LocalizationResult
+    images: list[EvaluatedImage]
+
+    @property
+    def num_with_boxes(self) -> int:
+        """Images that have a true box, on which localisation is measured."""
+        return sum(len(image.boxes) > 0 for image in self.images)
+
+
+def evaluate(
+    method: Method,
+    loader: DataLoader,
+    accelerator: Accelerator,
+    *,
+    protocol: str | Protocol,
+    threshold: ThresholdChoice | float | str | None = None,
+    bootstrap: int = 0,
+) -> Evaluation:
+    """Runs `method` over a prepared evaluation loader and scores its maps.
+
+    Every process scores its own share; the results are merged exactly, samples that the sharding repeats count once,
+    and every process returns the same evaluation.
+
+    Args:
+        method: see `Method`.
+        loader: an evaluation loader of `build_loaders`, prepared by `accelerator`.
+        accelerator: of the run.
+        protocol: name or `Protocol`; the one that the loader was built for.
+        threshold: see `LocalizationAccumulator`.
+        bootstrap: resamples for confidence intervals; 0 computes none.
+
+    Raises:
+        UsageError: the loader is empty.
+    """
+    protocol = get_protocol(protocol)
+    accumulator = LocalizationAccumulator(protocol, threshold=threshold)
+    images: list[EvaluatedImage] = []
+    with torch.inference_mode():
+        for batch in loader:
+            logits, maps = method(batch["images"], batch["labels"])
+            logits, maps = logits.float().cpu(), maps.float().cpu()
+            labels, sizes = batch["labels"].cpu(), [tuple(size) for size in batch["image_sizes"].tolist()]
+            boxes = [_valid_boxes(protocol, raw, size) for raw, size in zip(batch["boxes"], sizes, strict=True)]
+            indices = batch["indices"].tolist()
+            accumulator.update(
+                maps,
+                boxes,
+                logits=logits,
+                labels=labels,
+                image_sizes=sizes if protocol.own_pixels else None,
+                image_ids=indices,
+            )
+            ranks = (logits > logits.gather(1, labels[:, None])).sum(1).tolist()
+            images += [
+                EvaluatedImage(index, protocol.evaluation_size(size), box, rank)
+                for index, size, box, rank in zip(indices, sizes, boxes, ranks, strict=True)
+            ]
+    if accelerator.num_processes > 1:
+        gathered = gather_object([(accumulator.state(), images)])
+        accumulator = LocalizationAccumulator(protocol, threshold=threshold)
+        images = []
+        for state, share in gathered:
+            accumulator.merge(state)
+            images += share
+    ordered = {image.index: image for image in sorted(images, key=lambda image: image.index)}
+    return Evaluation(accumulator.compute(bootstrap=bootstrap), list(ordered.values()))
+
+
+def _valid_boxes(protocol: Protocol, boxes: torch.Tensor, image_size: tuple[int, int]) -> np.ndarray:
+    scored, valid = protocol.transform_boxes(boxes.cpu().numpy(), image_size)
+    return scored[valid]
+
+
+def resolve_threshold(
+    threshold: float | None, validation: Evaluation | None, protocol: str | Protocol
+) -> ThresholdChoice:
+    """The threshold of a run: the given one, else the best on the validation split, else the protocol's default.
+
+    The test split has no say.
+    """
+    if threshold is not None:
+        return choose_threshold("fixed", value=threshold)
+    if validation is not None and validation.num_with_boxes:
+        return choose_threshold("validation", scores=validation.result)
+    return choose_threshold("fixed", protocol=protocol)
+
+
+def _centre_box_hits(images: list[EvaluatedImage], side: float, protocol: Protocol) -> np.ndarray:
+    """(N,) bool: whether the box of `side` times the image's sides, in its middle, has IoU >= 0.5."""
+    hits = []
+    for image in images:
+        size = np.asarray(image.size, float)
+        box = np.concatenate([size * (1 - side) / 2, size * (1 + side) / 2])[None]
+        iou = box_iou(box, image.boxes, iou_rule=protocol.iou_rule) if len(image.boxes) else np.zeros((1, 1))
+        hits.append(bool(iou.max() >= 0.5))
+    return np.asarray(hits)
+
+
+def choose_centre_side(images: list[EvaluatedImage], protocol: str | Protocol) -> float:
+    """The side of the centre box, as a share of the image's sides, that is right most often on `images`."""
+    if not images:
+        raise UsageError("images is empty: the side of the centre box needs a validation split with boxes.")
+    protocol = get_protocol(protocol)
+    return max(CENTRE_BOX_SIDES, key=lambda side: _centre_box_hits(images, side, protocol).mean())
+
+
+def centre_box_accuracy(images: list[EvaluatedImage], side: float, protocol: str | Protocol) -> dict[str, float]:
+    """Percentages of the centre box: `gt_known`, and with the classes of the method that was evaluated on `images`
+    `top1_loc`, `top5_loc` and `top1_cls`. It shows what a localiser is worth beyond knowing that objects are central.
+    """
+    hits = _centre_box_hits(images, side, get_protocol(protocol))
+    ranks = np.asarray([image.label_rank for image in images])
+    figures = {
+        "gt_known": hits,
+        "top1_loc": hits & (ranks < 1),
+        "top5_loc": hits & (ranks < 5),
+        "top1_cls": ranks < 1,
+    }
+    return {name: 100.0 * float(values.mean()) for name, values in figures.items()}

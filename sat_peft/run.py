@@ -1,0 +1,102 @@
+"""The run folder: everything that a run leaves behind, readable at every moment.
+
+config.json    the full configuration      versions.json   package versions
+status.json    running, finished, …        image_ids.json  the training images
+metrics.jsonl  one line per logged step    adapter/        the saved adapter
+results.json   the figures                 examples.png    what they look like
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import traceback
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from importlib.metadata import version
+from pathlib import Path
+
+from sat_peft.errors import UsageError
+
+_PACKAGES = ("torch", "torchvision", "timm", "peft", "accelerate", "datasets", "evaluate", "numpy")
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Writes `text` to a sibling file and renames it, so that `path` is never half written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json_atomic(path: Path, value: object) -> None:
+    """`write_text_atomic` of JSON."""
+    write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+class RunFolder(AbstractContextManager):
+    """A folder for one run. Used as a context manager, it records how the run ended.
+
+    Only the main process writes; in the others every method does nothing.
+
+    Args:
+        path: the folder; it must not hold another run.
+        config: the run's full configuration, ready for JSON.
+        main_process: whether this process writes.
+        overwrite: write into a folder that already holds a run.
+
+    Raises:
+        UsageError: the folder holds another run or other files.
+    """
+
+    def __init__(self, path: str | Path, config: Mapping, *, main_process: bool = True, overwrite: bool = False):
+        self.path = Path(path)
+        self.main_process = main_process
+        if not main_process:
+            return
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"the output {str(self.path)!r} is a file; name a folder with --output.")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            if not (self.path / "config.json").exists():
+                raise UsageError(
+                    f"the output folder {str(self.path)!r} holds files that are no run. Name another with --output."
+                )
+            if not overwrite:
+                raise UsageError(
+                    f"the output folder {str(self.path)!r} already holds a run. Name another with --output, or replace "
+                    "it with --overwrite."
+                )
+        self.path.mkdir(parents=True, exist_ok=True)
+        # Figures of the run that was here before must not stand beside this run's configuration.
+        for name in ("results.json", "metrics.jsonl", "examples.png", "image_ids.json"):
+            (self.path / name).unlink(missing_ok=True)
+        write_json_atomic(self.path / "config.json", dict(config))
+        versions = {name: version(name) for name in _PACKAGES}
+        self.write_json("versions.json", {"python": platform.python_version(), **versions})
+        self.write_json("status.json", {"status": "running"})
+
+    def write_json(self, name: str, value: object) -> None:
+        """Writes a JSON file into the folder, atomically."""
+        if self.main_process:
+            write_json_atomic(self.path / name, value)
+
+    def log(self, **metrics: float) -> None:
+        """Appends one line to metrics.jsonl."""
+        if self.main_process:
+            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(metrics) + "\n")
+
+    def __exit__(self, kind, error, trace) -> None:
+        if error is None:
+            self.write_json("status.json", {"status": "finished"})
+        elif issubclass(kind, KeyboardInterrupt):
+            self.write_json("status.json", {"status": "interrupted"})
+        else:
+            reason = str(error) if isinstance(error, UsageError) else "".join(traceback.format_exception(error))
+            self.write_json("status.json", {"status": "failed", "reason": reason})
