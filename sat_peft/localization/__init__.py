@@ -1,0 +1,24 @@
+"""Localisation evaluation: map to box, the named protocols, scoring. Needs numpy and OpenCV, no model."""
+
+from sat_peft.localization.accumulator import LocalizationAccumulator
+from sat_peft.localization.boxes import box_iou
+from sat_peft.localization.protocols import PROTOCOLS, ImageTransform, Protocol, get_protocol
+from sat_peft.localization.results import LocalizationResult
+from sat_peft.localization.scoring import localize, score_maps, to_score_map
+from sat_peft.localization.threshold_choice import ThresholdChoice, best_threshold, choose_threshold
+
+__all__ = [
+    "PROTOCOLS",
+    "ImageTransform",
+    "LocalizationAccumulator",
+    "LocalizationResult",
+    "Protocol",
+    "ThresholdChoice",
+    "best_threshold",
+    "box_iou",
+    "choose_threshold",
+    "get_protocol",
+    "localize",
+    "score_maps",
+    "to_score_map",
+]

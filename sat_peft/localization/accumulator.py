@@ -1,0 +1,222 @@
+"""Streaming scoring: batches of maps in, a few bytes per image and distinct foreground kept, one result out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sat_peft.errors import UsageError
+from sat_peft.localization import inputs
+from sat_peft.localization.boxes import best_iou
+from sat_peft.localization.pixel_ap import bin_edges, check_positive_pixels, pixel_histograms
+from sat_peft.localization.protocols import Protocol, get_protocol
+from sat_peft.localization.region_sweep import sweep_one_by_one
+from sat_peft.localization.regions import EMPTY_BOXES, EXTENT_RULES
+from sat_peft.localization.results import LocalizationResult, outcome_bits, summarize
+from sat_peft.localization.score_map import FOREGROUND_RULES, score_map
+from sat_peft.localization.threshold_choice import resolve_threshold
+
+_UNKNOWN_ID = -1
+
+
+class LocalizationAccumulator:
+    """Scores maps batch by batch, in one process or several, without keeping the maps.
+
+    Args:
+        protocol: name or `Protocol`.
+        thresholds: the thresholds to sweep, ascending in [0, 1]; the protocol's by default.
+        threshold: what the summary reports: a number, a `ThresholdChoice`, or "oracle" for the best of `thresholds` on
+            these very maps (the result says so in words). By default the only one of `thresholds`, or the
+            protocol's `default_threshold`.
+
+    Kept per image: one byte per distinct foreground (two where the protocol has MaxBoxAccV2), the IoU and the box at
+    the reported threshold ("oracle": at every distinct foreground), and 8 bytes per bin where masks are given.
+
+    Example:
+        >>> import numpy as np
+        >>> accumulator = LocalizationAccumulator("sat", thresholds=[0.5])
+        >>> accumulator.update(np.eye(14)[None], boxes=[[[0, 0, 223, 223]]])
+        >>> accumulator.compute().summary["gt_known"]
+        100.0
+    """
+
+    def __init__(self, protocol: str | Protocol, thresholds=None, *, threshold=None):
+        self.protocol = get_protocol(protocol)
+        swept = self.protocol.default_thresholds if thresholds is None else thresholds
+        self.thresholds = inputs.check_thresholds(swept)
+        self.choice = resolve_threshold(threshold, self.protocol, None if thresholds is None else self.thresholds)
+        self._rule = FOREGROUND_RULES[self.protocol.foreground_rule]
+        reported = [] if self.choice is None else [self.choice.value]
+        self._cuts, cut_of = self._rule.cuts(np.append(self.thresholds, reported))
+        self._cut_of_threshold = cut_of[: len(self.thresholds)]
+        # "oracle" is known only at the end, so IoU and box of every cut are kept for it.
+        self._kept_cuts = np.arange(len(self._cuts)) if self.choice is None else cut_of[-1:]
+        # PxAP needs bins from 0 up; a sweep that starts higher gets wsolevaluation's own bins.
+        self._edges = bin_edges(self.thresholds if self.thresholds[0] == 0 else np.arange(0, 1, 0.001))
+        self._parts: list[dict[str, np.ndarray]] = []
+
+    def update(
+        self, maps, boxes, *, logits=None, labels=None, masks=None, ignore=None, image_sizes=None, image_ids=None
+    ) -> None:
+        """Score one batch.
+
+        Args:
+            maps: (N, h, w) or a list of (h, w): numpy or torch, any float type; scored in float32.
+            boxes: N arrays (n_i, 4) xyxy in the protocol's evaluation pixels; (0, 4) where no valid box is left.
+            logits: (N, number of classes), for Top-1 and Top-5; needs `labels`.
+            labels: (N,) class indices, 0-based.
+            masks: N bool masks (H, W) in evaluation pixels, for PxAP.
+            ignore: N bool masks (H, W) of pixels to leave out of PxAP where they are not in `masks`.
+            image_sizes: N pairs (width, height), for protocols that score in the image's own pixels.
+            image_ids: N integers. An id that was seen before is dropped, also across processes.
+
+        Raises:
+            UsageError: an argument is malformed, or given in this batch and not in an earlier one.
+        """
+        maps = inputs.check_maps(maps)
+        count = len(maps)
+        inputs.check_length(boxes, count, "boxes")
+        sizes = inputs.check_image_sizes(image_sizes, count, self.protocol)
+        boxes = [
+            inputs.check_boxes(boxes[index], f"boxes[{index}]", self.protocol, sizes[index]) for index in range(count)
+        ]
+        part = {"image_id": np.full(count, _UNKNOWN_ID, np.int64)}
+        if image_ids is not None:
+            part["image_id"] = inputs.check_image_ids(image_ids, count)
+        if (logits is None) != (labels is None):
+            given, missing = ("labels", "logits") if logits is None else ("logits", "labels")
+            raise UsageError(f"{given} is given and {missing} is not; Top-1 and Top-5 need both.")
+        if logits is not None:
+            part["top1"], part["top5"] = inputs.check_top_k(logits, labels, count)
+        if ignore is not None and masks is None:
+            raise UsageError("ignore is given and masks is not; PxAP needs both.")
+        for name, values in (("masks", masks), ("ignore", ignore)):
+            if values is not None:
+                inputs.check_length(values, count, name)
+        self._append(part | self._score(maps, boxes, sizes, masks, ignore))
+
+    def _score(self, maps, boxes, sizes, masks, ignore) -> dict[str, np.ndarray]:
+        count, num_cuts, kept = len(maps), len(self._cuts), self._kept_cuts
+        part = {
+            "single": np.zeros((count, num_cuts), np.uint8),
+            "iou": np.zeros((count, len(kept))),
+            "box": np.zeros((count, len(kept), 4), np.int32),
+        }
+        if self.protocol.multi_contour:
+            part["multi"] = np.zeros((count, num_cuts), np.uint8)
+        if masks is not None:
+            part["true"] = np.zeros((count, len(self._edges) - 1), np.uint32)
+            part["false"] = np.zeros_like(part["true"])
+        for index, (raw, truth, size) in enumerate(zip(maps, boxes, sizes, strict=True)):
+            scores = score_map(raw, self.protocol.map_rule, size)
+            found, iou, multi_iou = self._match(scores, truth, size)
+            part["single"][index] = outcome_bits(iou)
+            part["iou"][index], part["box"][index] = iou[kept], found[kept]
+            if multi_iou is not None:
+                part["multi"][index] = outcome_bits(multi_iou)
+            if masks is not None:
+                mask = inputs.check_mask(masks[index], f"masks[{index}]", size, self.protocol)
+                left_out = ignore
+                if ignore is not None:
+                    left_out = inputs.check_mask(ignore[index], f"ignore[{index}]", size, self.protocol)
+                part["true"][index], part["false"][index] = pixel_histograms(scores, mask, left_out, self._edges)
+        return part
+
+    def _match(self, scores, truth, size) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Boxes (C, 4), their best IoU (C,), and the best IoU of any contour (C,) or None."""
+        protocol = self.protocol
+        to_boxes = EXTENT_RULES[protocol.extent_rule]
+        empty = np.array(EMPTY_BOXES[protocol.empty_box](size))
+        levels = self._rule.levels(scores, self._cuts)
+        sweep = sweep_one_by_one(levels, len(self._cuts), protocol.region_rule, protocol.multi_contour)
+        found = np.where(sweep.found[:, None], to_boxes(sweep.extents, size), empty)
+        iou = best_iou(found, truth, protocol.iou_rule)
+        if not protocol.multi_contour:
+            return found, iou, None
+        # An empty foreground has its empty box as the only candidate.
+        multi_iou = np.where(sweep.found, 0.0, iou)
+        contours = best_iou(to_boxes(sweep.contour_extents, size), truth, protocol.iou_rule)
+        np.maximum.at(multi_iou, sweep.contour_cuts, contours)
+        return found, iou, multi_iou
+
+    def _append(self, part: dict[str, np.ndarray]) -> None:
+        if self._parts and part.keys() != self._parts[0].keys():
+            odd = sorted(part.keys() ^ self._parts[0].keys())
+            raise UsageError(
+                f"logits, labels or masks are given for some images and not for others (kept values that differ: "
+                f"{', '.join(odd)}); give them in every update or in none."
+            )
+        self._parts.append(part)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything kept so far, as arrays whose first axis is the images: to store, or to gather across processes."""
+        if not self._parts:
+            return {}
+        return {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
+
+    def merge(self, other: LocalizationAccumulator | dict[str, np.ndarray]) -> None:
+        """Add the images of another accumulator with the same settings, or of its `state()`.
+
+        Images whose id is already here are dropped when the result is computed, so samples that a distributed sampler
+        repeats count once.
+        """
+        if isinstance(other, LocalizationAccumulator):
+            if other._settings() != self._settings():
+                raise UsageError(
+                    f"other has protocol {other.protocol.name!r}, {len(other.thresholds)} thresholds and threshold "
+                    f"{other.choice}; merging needs the same protocol {self.protocol.name!r}, thresholds and threshold."
+                )
+            other = other.state()
+        if not other:
+            return
+        widths = {"single": len(self._cuts), "iou": len(self._kept_cuts)}
+        for name, width in widths.items():
+            if name not in other or other[name].shape[1] != width:
+                raise UsageError(
+                    f"other[{name!r}] has shape {np.shape(other.get(name))}; expected (N, {width}): it comes from an "
+                    "accumulator with other thresholds."
+                )
+        self._append({name: np.asarray(values) for name, values in other.items()})
+
+    def _settings(self):
+        return self.protocol, self.thresholds.tolist(), self.choice
+
+    def __len__(self) -> int:
+        """Number of images, repeated ones counted once."""
+        return len(_first_of_each_id(self.state()["image_id"])) if self._parts else 0
+
+    def compute(self, *, bootstrap: int = 0, confidence: float = 0.95, seed: int = 0) -> LocalizationResult:
+        """The result over all images so far.
+
+        Args:
+            bootstrap: number of resamples of the images for confidence intervals; 0 computes none.
+            confidence: mass of the interval.
+            seed: of the resampling.
+
+        Raises:
+            UsageError: there is no image, or no mask holds an object pixel.
+        """
+        state = self.state()
+        if not state or len(state["image_id"]) == 0:
+            raise UsageError("maps is empty: there is no image to score.")
+        rows = _first_of_each_id(state["image_id"])
+        state = {name: values[rows] for name, values in state.items()}
+        if "true" in state:
+            check_positive_pixels(state["true"])
+        return summarize(
+            state,
+            self.protocol,
+            self.thresholds,
+            self._cut_of_threshold,
+            self._kept_cuts,
+            self.choice,
+            bootstrap=bootstrap,
+            confidence=confidence,
+            seed=seed,
+        )
+
+
+def _first_of_each_id(image_ids: np.ndarray) -> np.ndarray:
+    """Rows to keep, in order: the first of every id, and every image without one."""
+    first = np.zeros(len(image_ids), bool)
+    first[np.unique(image_ids, return_index=True)[1]] = True
+    return np.flatnonzero(first | (image_ids == _UNKNOWN_ID))

@@ -1,0 +1,115 @@
+"""Scoring without a model: maps and boxes in, localisation accuracy out; and one map to one box."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sat_peft.errors import UsageError
+from sat_peft.localization import inputs
+from sat_peft.localization.accumulator import LocalizationAccumulator
+from sat_peft.localization.protocols import Protocol, get_protocol
+from sat_peft.localization.regions import EMPTY_BOXES, EXTENT_RULES, REGION_RULES
+from sat_peft.localization.results import LocalizationResult
+from sat_peft.localization.score_map import FOREGROUND_RULES, score_map
+from sat_peft.localization.threshold_choice import ThresholdChoice, resolve_threshold
+
+
+def score_maps(
+    maps,
+    boxes,
+    *,
+    protocol: str | Protocol,
+    thresholds=None,
+    threshold: float | str | ThresholdChoice | None = None,
+    logits=None,
+    labels=None,
+    masks=None,
+    ignore=None,
+    image_sizes=None,
+    image_ids=None,
+    bootstrap: int = 0,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> LocalizationResult:
+    """Localisation accuracy of a set of maps.
+
+    Args:
+        maps: (N, h, w) or a list of (h, w): numpy or torch, any float type; scored in float32.
+        boxes: N arrays (n_i, 4) xyxy in the protocol's evaluation pixels, from `Protocol.transform_boxes`; (0, 4)
+            where no valid box is left, which counts as wrong.
+        protocol: name or `Protocol`.
+        thresholds: the thresholds to sweep, ascending in [0, 1]; the protocol's by default.
+        threshold: what the summary reports: a number, a `ThresholdChoice`, or "oracle" for the best of `thresholds` on
+            these very maps (the result says so in words). By default the only one of `thresholds`, or the
+            protocol's `default_threshold`.
+        logits: (N, number of classes), for Top-1 and Top-5; needs `labels`.
+        labels: (N,) class indices, 0-based.
+        masks: N bool masks (H, W) in evaluation pixels, for PxAP.
+        ignore: N bool masks (H, W) of pixels to leave out of PxAP where they are not in `masks`.
+        image_sizes: N pairs (width, height), for protocols that score in the image's own pixels.
+        image_ids: N integers; an image whose id was seen before is dropped.
+        bootstrap: number of resamples of the images for confidence intervals; 0 computes none.
+        confidence: mass of the intervals.
+        seed: of the resampling.
+
+    Maps that are constant or not finite everywhere are scored by the protocol's rule for an empty foreground.
+
+    Raises:
+        UsageError: an argument is malformed; the message names it, the index and the value.
+
+    Example:
+        >>> import numpy as np
+        >>> maps = np.zeros((1, 14, 14))
+        >>> maps[0, 4:10, 4:10] = 1
+        >>> result = score_maps(maps, [[[64, 64, 160, 160]]], protocol="sat")
+        >>> result.summary["gt_known"], result.per_image["box"].tolist()
+        (100.0, [[62, 62, 162, 162]])
+    """
+    accumulator = LocalizationAccumulator(protocol, thresholds, threshold=threshold)
+    accumulator.update(
+        maps,
+        boxes,
+        logits=logits,
+        labels=labels,
+        masks=masks,
+        ignore=ignore,
+        image_sizes=image_sizes,
+        image_ids=image_ids,
+    )
+    return accumulator.compute(bootstrap=bootstrap, confidence=confidence, seed=seed)
+
+
+def to_score_map(raw, *, protocol: str | Protocol, image_size=None) -> np.ndarray:
+    """The normalised map (H, W) float32 in [0, 1] in evaluation pixels, which the protocol thresholds.
+
+    Args:
+        raw: (h, w) map, numpy or torch.
+        protocol: name or `Protocol`.
+        image_size: (width, height) of the image, for protocols that score in the image's own pixels.
+    """
+    protocol = get_protocol(protocol)
+    (raw,) = inputs.check_maps([raw], "raw")
+    return score_map(raw, protocol.map_rule, protocol.evaluation_size(image_size))
+
+
+def localize(raw, *, protocol: str | Protocol, threshold=None, image_size=None) -> np.ndarray:
+    """The box (4,) float64 xyxy, in evaluation pixels, that the protocol reads off one map.
+
+    Args:
+        raw: (h, w) map, numpy or torch.
+        protocol: name or `Protocol`; "original" gives boxes in the image's own pixels.
+        threshold: a number in [0, 1] or a `ThresholdChoice`; the protocol's `default_threshold` if None.
+        image_size: (width, height) of the image, for protocols that score in the image's own pixels.
+    """
+    protocol = get_protocol(protocol)
+    choice = resolve_threshold(threshold, protocol, None)
+    if choice is None:
+        raise UsageError("threshold is 'oracle'; one map has no best threshold without boxes. Give a number.")
+    size = protocol.evaluation_size(image_size)
+    scores = to_score_map(raw, protocol=protocol, image_size=image_size)
+    rule = FOREGROUND_RULES[protocol.foreground_rule]
+    cuts, _ = rule.cuts(np.array([choice.value]))
+    extents = REGION_RULES[protocol.region_rule](rule.levels(scores, cuts) > 0)
+    if extents is None:
+        return np.array(EMPTY_BOXES[protocol.empty_box](size), dtype=np.float64)
+    return EXTENT_RULES[protocol.extent_rule](extents, size).astype(np.float64)

@@ -1,0 +1,174 @@
+"""Where a threshold comes from: given, from validation scores, from the maps alone, or from the test set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sat_peft.errors import UsageError, unknown_choice
+from sat_peft.localization import inputs
+from sat_peft.localization.protocols import Protocol, get_protocol
+from sat_peft.localization.score_map import score_map
+
+SOURCES = ("fixed", "validation", "unsupervised", "oracle")
+DEFAULT_METRIC = "gt_known"
+
+
+@dataclass(frozen=True)
+class ThresholdChoice:
+    """A threshold and, in plain words, where it comes from. Reports print both."""
+
+    value: float
+    source: str
+
+
+def best_threshold(per_threshold: Mapping[str, list], *, metric: str = DEFAULT_METRIC) -> tuple[float, float]:
+    """The threshold at which a column of `LocalizationResult.per_threshold` is largest, and the value there.
+
+    Args:
+        per_threshold: as in `LocalizationResult`.
+        metric: a column, or several joined by "+", whose sum counts ("gt_known+top1_loc" is what SAT's code takes).
+
+    The lowest of equally good thresholds is taken, as in the public implementations.
+    """
+    defined = [name for name, values in per_threshold.items() if name != "threshold" and values[0] is not None]
+    total = np.zeros(len(per_threshold["threshold"]))
+    for name in metric.split("+"):
+        if name not in defined:
+            raise unknown_choice("metric", name, defined)
+        total += per_threshold[name]
+    index = int(total.argmax())
+    return float(per_threshold["threshold"][index]), float(total[index])
+
+
+def choose_threshold(source: str = "fixed", **settings) -> ThresholdChoice:
+    """A threshold from one of four sources.
+
+    Args:
+        source: how to choose:
+            "fixed": `value`, or the `protocol`'s fixed threshold for `dataset`, or its default.
+            "validation": the best of `scores`, a `LocalizationResult` of images that are not the test set; `metric`
+                says best in what ("gt_known" by default).
+            "unsupervised": from `maps` and `protocol` alone, no boxes: see `unsupervised_threshold`.
+            "oracle": the best of `scores` of the very test set that is reported. An upper bound: most papers
+                report it, and the choice says so.
+        settings: what the source needs, by name, as above.
+
+    Raises:
+        UsageError: unknown source, a setting that the source lacks or does not take.
+    """
+    if source not in _CHOOSERS:
+        raise unknown_choice("source", source, _CHOOSERS)
+    chooser, needed, optional = _CHOOSERS[source]
+    missing = [name for name in needed if settings.get(name) is None]
+    extra = [name for name in settings if name not in (*needed, *optional)]
+    if missing or extra:
+        problem = " and ".join(
+            text
+            for text in (
+                f"lacks {', '.join(missing)}" * bool(missing),
+                f"does not take {', '.join(extra)}" * bool(extra),
+            )
+            if text
+        )
+        raise UsageError(f"source {source!r} {problem}; it takes {', '.join((*needed, *optional))}.")
+    return chooser(**settings)
+
+
+def _fixed(value=None, protocol=None, dataset=None) -> ThresholdChoice:
+    if value is not None:
+        return ThresholdChoice(float(inputs.check_thresholds(value, "value")[0]), "fixed: given")
+    if protocol is None:
+        raise UsageError("source 'fixed' lacks value; give a number, or a protocol whose own threshold is meant.")
+    protocol = get_protocol(protocol)
+    if dataset is None:
+        return ThresholdChoice(protocol.default_threshold, f"fixed: default of protocol {protocol.name}")
+    fixed = dict(protocol.dataset_thresholds)
+    if dataset not in fixed:
+        raise unknown_choice(f"dataset of protocol {protocol.name!r}", dataset, fixed)
+    return ThresholdChoice(fixed[dataset], f"fixed: protocol {protocol.name} on {dataset}")
+
+
+def _validation(scores, metric=DEFAULT_METRIC) -> ThresholdChoice:
+    value, _ = best_threshold(_per_threshold(scores), metric=metric)
+    return ThresholdChoice(value, f"validation: best {metric} on images that are not the test set")
+
+
+def _oracle(scores, metric=DEFAULT_METRIC) -> ThresholdChoice:
+    value, _ = best_threshold(_per_threshold(scores), metric=metric)
+    return ThresholdChoice(value, f"oracle: best {metric}, chosen on the test set itself")
+
+
+def _per_threshold(scores) -> Mapping[str, list]:
+    return scores if isinstance(scores, Mapping) else scores.per_threshold
+
+
+def unsupervised_threshold(maps, protocol, image_sizes=None) -> ThresholdChoice:
+    """Otsu's threshold of the maps' scores, pooled over the images; needs no boxes and no labels.
+
+    The histogram (256 bins) of all score maps of the set, as `protocol` normalises them and every image with equal
+    weight, is split where the variance between the two sides is largest (Otsu 1979). One threshold for the set, as the
+    protocols have it: a threshold per map would change with every outlier, and a threshold from the expected area
+    would only repeat the area target that the training was given.
+
+    Args:
+        maps: (N, h, w) or a list of (h, w).
+        protocol: name or `Protocol`.
+        image_sizes: N pairs (width, height) where the protocol scores in the image's own pixels.
+    """
+    protocol = get_protocol(protocol)
+    maps = inputs.check_maps(maps)
+    if not maps:
+        raise UsageError("maps is empty: there is nothing to choose a threshold from.")
+    sizes = inputs.check_image_sizes(image_sizes, len(maps), protocol)
+    histogram = np.zeros(256)
+    for raw, size in zip(maps, sizes, strict=True):
+        scores = score_map(raw, protocol.map_rule, size)
+        histogram += np.bincount((scores * 255).astype(np.uint8).ravel(), minlength=256) / scores.size
+    return ThresholdChoice(_otsu(histogram), "unsupervised: Otsu's threshold of the maps, no boxes used")
+
+
+def _otsu(histogram: np.ndarray) -> float:
+    """The value in [0, 1] that splits the histogram with the largest variance between the sides."""
+    share = histogram / histogram.sum()
+    values = np.arange(len(share))
+    below = np.cumsum(share)[:-1]
+    mean_below = np.cumsum(share * values)[:-1]
+    mean = float(share @ values)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (mean * below - mean_below) ** 2 / (below * (1 - below))
+    between = np.nan_to_num(between, nan=0.0, posinf=0.0)
+    # Empty bins between two modes score alike; the middle of them is as far from both as can be.
+    best = np.flatnonzero(between >= between.max() * (1 - 1e-12))
+    return float(best.mean() + 1) / len(share)
+
+
+_CHOOSERS = {
+    "fixed": (_fixed, (), ("value", "protocol", "dataset")),
+    "validation": (_validation, ("scores",), ("metric",)),
+    "unsupervised": (unsupervised_threshold, ("maps", "protocol"), ("image_sizes",)),
+    "oracle": (_oracle, ("scores",), ("metric",)),
+}
+
+
+def resolve_threshold(threshold, protocol: Protocol, thresholds: np.ndarray | None) -> ThresholdChoice | None:
+    """What `threshold` of `score_maps` means; None stands for "oracle", which is known after scoring only.
+
+    Args:
+        threshold: a number, a `ThresholdChoice`, "oracle", or None.
+        protocol: supplies the default.
+        thresholds: those that the caller swept, None if they are the protocol's.
+    """
+    if isinstance(threshold, ThresholdChoice):
+        return threshold
+    if isinstance(threshold, str):
+        if threshold != "oracle":
+            raise unknown_choice("threshold", threshold, ["oracle", "a number between 0 and 1", "a ThresholdChoice"])
+        return None
+    if threshold is not None:
+        return choose_threshold("fixed", value=threshold)
+    if thresholds is not None and len(thresholds) == 1:
+        return choose_threshold("fixed", value=thresholds[0])
+    return choose_threshold("fixed", protocol=protocol)
