@@ -1,0 +1,181 @@
+"""Spatial masking inside timm's attention, and the record of the masks of a forward pass.
+
+In a spatial block the mask of token j is m_j = sigmoid(mean over heads of q_t . k_j / sqrt(d)), t being the spatial token;
+the attention after softmax is multiplied by m per key and not renormalised (SAT, section 3.2). Since (A * m) V = A (m * V),
+scaling V per key gives the same result to rounding without ever forming the N x N matrix, so fused kernels stay in use.
+
+The masked classes have no parameters of their own and replace the class of an existing attention module: its parameters,
+hooks and name stay what they are, and PEFT still finds the linear layers inside.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+import torch.nn.functional as F
+from timm.layers import Attention, AttentionRope, apply_rot_embed_cat
+from timm.models.eva import EvaAttention, EvaBlock
+from torch import nn
+
+from sat_peft.tuner.layer import TunedParameters
+
+
+class ForwardRecord(threading.local):
+    """What one forward pass leaves for the output: the masks of the spatial blocks and the normalised patch tokens.
+
+    Recording is on only between the start and the end of the backbone's forward, so a recomputation by gradient
+    checkpointing leaves nothing behind. Values are per thread, so that several threads may run inference on one model.
+    Copies and pickles start empty: activations are no part of the model's state.
+    """
+
+    def __init__(self):
+        self.masks: list[torch.Tensor] | None = None  # each (B, number of tokens), float32
+        self.patch_tokens: torch.Tensor | None = None  # (B, h * w, D)
+
+    @property
+    def is_open(self) -> bool:
+        return self.masks is not None
+
+    def open(self) -> None:
+        self.masks, self.patch_tokens = [], None
+
+    def close(self) -> None:
+        self.masks = self.patch_tokens = None
+
+    def __deepcopy__(self, memo):
+        return type(self)()
+
+    def __reduce__(self):
+        return type(self), ()
+
+
+def mask_logits(q: torch.Tensor, k: torch.Tensor, token_index: int, scale: float) -> torch.Tensor:
+    """Mean over heads of the scaled dot products between the spatial token's query and all keys, in float32.
+
+    Args:
+        q, k: (B, H, N, d).
+        token_index: Position of the spatial token in the sequence.
+        scale: Scale of the attention, normally d ** -0.5.
+
+    Returns:
+        (B, N) float32.
+    """
+    # The sum over heads is part of the contraction, so no (B, H, N) product is formed. Autocast would lower the precision.
+    with torch.autocast(q.device.type, enabled=False):
+        query = q[:, :, token_index].float() * (scale / q.shape[1])
+        return torch.einsum("bhd,bhnd->bn", query, k.float())
+
+
+class MaskedAttentionMixin:
+    """State and shared computation of the masked attention classes; with `sat_active` off they are their timm parent."""
+
+    sat_active: bool = False
+    sat_token_index: int = 0
+    sat_record: ForwardRecord | None = None
+
+    def _masked_attention(self, x: torch.Tensor, rope: torch.Tensor | None = None) -> torch.Tensor:
+        batch, length, _ = x.shape
+        q, k, v = self._project(x)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if rope is not None:
+            q, k = (self._rotate(t, rope).type_as(v) for t in (q, k))
+        groups = getattr(self, "num_kv_groups", 1)
+        if groups > 1:
+            k, v = (t.repeat_interleave(groups, dim=1) for t in (k, v))
+
+        mask = mask_logits(q, k, self.sat_token_index, self.scale).sigmoid()
+        if self.sat_record.is_open:
+            self.sat_record.masks.append(mask)
+        v = v * mask[:, None, :, None].to(v.dtype)
+
+        dropout = self.attn_drop.p if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
+        out = self.norm(out.transpose(1, 2).reshape(batch, length, -1))
+        if getattr(self, "gate", None) is not None:
+            out = out * self.gate(x).sigmoid()
+        return self.proj_drop(self.proj(out))
+
+    def _project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(B, N, D) tokens to q (B, H, N, d) and k, v (B, key-value heads, N, d)."""
+        batch, length, _ = x.shape
+        if self.qkv is not None:
+            qkv = self.qkv(x)  # always called as a module, so that LoRA or a tuned copy inside takes effect
+            if getattr(self, "q_bias", None) is not None:  # EvaAttention keeps its biases outside the linear layer
+                qkv = qkv + torch.cat((self.q_bias, self.k_bias, self.v_bias)).to(qkv.dtype)
+            return qkv.reshape(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        kv_heads = getattr(self, "num_kv_heads", self.num_heads)
+        return tuple(
+            project(x).reshape(batch, length, heads, -1).transpose(1, 2)
+            for project, heads in ((self.q_proj, self.num_heads), (self.k_proj, kv_heads), (self.v_proj, kv_heads))
+        )
+
+    def _rotate(self, t: torch.Tensor, rope: torch.Tensor) -> torch.Tensor:
+        prefix, patches = t[:, :, : self.num_prefix_tokens], t[:, :, self.num_prefix_tokens :]
+        return torch.cat((prefix, apply_rot_embed_cat(patches, rope, half=getattr(self, "rotate_half", False))), dim=2)
+
+
+def tuned_parameter(name: str) -> property:
+    """A property for a parameter that a module holds directly, outside any layer with a `forward` of its own.
+
+    Reads the active adapter's private copy if there is one, else the base parameter, which stays registered as before.
+    """
+
+    def read(self: nn.Module) -> nn.Parameter | None:
+        tuned: TunedParameters | None = self._modules.get(TunedParameters.MODULE_NAME)
+        base = self._parameters[name]
+        copy = tuned.active_copy(name) if tuned is not None else None
+        return base if copy is None else copy.to(base.dtype)
+
+    return property(read)
+
+
+class MaskedAttention(MaskedAttentionMixin, Attention):
+    """timm's `Attention` with a spatial mask."""
+
+    def forward(self, x, attn_mask=None, is_causal=False):
+        if not self.sat_active:
+            return super().forward(x, attn_mask=attn_mask, is_causal=is_causal)
+        return self._masked_attention(x)
+
+
+class MaskedAttentionRope(MaskedAttentionMixin, AttentionRope):
+    """timm's `AttentionRope` with a spatial mask."""
+
+    def forward(self, x, rope=None, attn_mask=None, is_causal=False):
+        if not self.sat_active:
+            return super().forward(x, rope=rope, attn_mask=attn_mask, is_causal=is_causal)
+        return self._masked_attention(x, rope)
+
+
+class MaskedEvaAttention(MaskedAttentionMixin, EvaAttention):
+    """timm's `EvaAttention` with a spatial mask."""
+
+    q_bias = tuned_parameter("q_bias")
+    v_bias = tuned_parameter("v_bias")
+
+    def forward(self, x, rope=None, attn_mask=None, is_causal=False):
+        if not self.sat_active:
+            return super().forward(x, rope=rope, attn_mask=attn_mask, is_causal=is_causal)
+        return self._masked_attention(x, rope)
+
+
+class TunableEvaBlock(EvaBlock):
+    """timm's `EvaBlock` whose layer scales can be tuned."""
+
+    gamma_1 = tuned_parameter("gamma_1")
+    gamma_2 = tuned_parameter("gamma_2")
+
+
+MASKED_ATTENTION: dict[type[nn.Module], type[nn.Module]] = {
+    Attention: MaskedAttention,
+    AttentionRope: MaskedAttentionRope,
+    EvaAttention: MaskedEvaAttention,
+}
+# Modules with parameters of their own that `tune="full"` can copy, and the names of those parameters.
+TUNABLE_OWNERS: dict[type[nn.Module], tuple[str, ...]] = {
+    MaskedEvaAttention: ("q_bias", "v_bias"),
+    TunableEvaBlock: ("gamma_1", "gamma_2"),
+}
+SWAPPED_CLASSES: dict[type[nn.Module], type[nn.Module]] = {**MASKED_ATTENTION, EvaBlock: TunableEvaBlock}
+ORIGINAL_CLASSES = {swapped: original for original, swapped in SWAPPED_CLASSES.items()}

@@ -1,0 +1,207 @@
+"""What SAT asks of a backbone, and how a backbone is recognised again."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
+from timm.layers import AttentionRope
+from timm.models.eva import EvaAttention
+from torch import nn
+
+from sat_peft.errors import UsageError
+from sat_peft.tuner.attention import MASKED_ATTENTION, ORIGINAL_CLASSES, TUNABLE_OWNERS
+from sat_peft.tuner.layer import SpatialTokenEntry, TunedParameters
+
+SUPPORTED = (
+    "timm models built on VisionTransformer or Eva: ViT, DeiT (plain, distilled, III), DINOv2, DINOv3, CLIP, SigLIP, "
+    "EVA, EVA02, RoPE ViTs, PE"
+)
+REQUIRED_ATTRIBUTES = ("patch_embed", "norm_pre", "blocks", "norm", "num_prefix_tokens", "embed_dim", "head")
+WINDOWED = "its attention is confined to windows of the grid, so that no token sees the whole image"
+REFUSED_CLASSES = {
+    "SwinTransformer": WINDOWED,
+    "SwinTransformerV2": WINDOWED,
+    "VisionTransformerSAM": "its blocks take an h x w grid, which has no place for another token",
+    "Beit": "its attention adds a relative position bias of fixed size, which has no entry for another token",
+    "ConvNeXt": "it has no tokens and no attention",
+    "ResNet": "it has no tokens and no attention",
+}
+# Different values mean that the parameters of an adapter cannot act as they did: loading is refused.
+GEOMETRY = ("class", "depth", "embed_dim", "num_prefix_tokens", "patch_size")
+# Not part of the features that SAT reads (heads), or changing with the image size alone (position embedding).
+NOT_FINGERPRINTED = ("head.", "head_dist.", "attn_pool.", "pos_embed")
+FINGERPRINT_SAMPLES = 64
+
+
+def base_modules(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Names and modules below `module` as in the bare backbone: adapter layers are looked through."""
+    while isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper)):
+        module = module.base_layer if isinstance(module, BaseTunerLayer) else module.original_module
+    yield name, module
+    for child_name, child in module.named_children():
+        if not isinstance(child, TunedParameters):
+            yield from base_modules(child, f"{name}.{child_name}" if name else child_name)
+
+
+def base_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Names and parameters as in the bare backbone."""
+    for module_name, module in base_modules(model):
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                yield (f"{module_name}.{name}" if module_name else name), parameter
+
+
+def is_parameter_leaf(module: nn.Module) -> bool:
+    """Whether a module has parameters and no children, so that a copy of it can stand in for it."""
+    return not any(True for _ in module.children()) and any(True for _ in module.parameters())
+
+
+def check_backbone(vit: nn.Module, num_spatial_blocks: int, tune: str) -> None:
+    """Refuses backbones on which SAT cannot work.
+
+    Raises:
+        UsageError: naming the model class and the reason, or a `num_spatial_blocks` larger than the depth.
+    """
+    name = type(vit).__name__
+    reason = REFUSED_CLASSES.get(name) or _missing_part(vit) or _unsupported_block(vit)
+    if reason is None and getattr(getattr(vit, "patch_drop", None), "prob", 0) > 0:
+        reason = "its patch dropout leaves patches out, so that the rest is no grid; create it with patch_drop_rate=0"
+    if reason is not None:
+        raise UsageError(f"SAT does not support {name}: {reason}. Supported: {SUPPORTED}.")
+
+    depth = len(vit.blocks)
+    if num_spatial_blocks > depth:
+        raise UsageError(
+            f"num_spatial_blocks={num_spatial_blocks} is more than the {depth} blocks of this {name}. "
+            f"Choose a number from 1 to {depth}."
+        )
+    if tune == "full":
+        for index in range(depth - num_spatial_blocks, depth):
+            _check_tunable(vit.blocks[index], f"blocks.{index}")
+
+
+def _missing_part(vit: nn.Module) -> str | None:
+    for attribute in REQUIRED_ATTRIBUTES:
+        if not hasattr(vit, attribute):
+            return f"it has no `{attribute}`"
+    if not hasattr(vit.patch_embed, "dynamic_feat_size"):
+        return f"its patch embedding ({type(vit.patch_embed).__name__}) does not tell the size of its grid"
+    return None
+
+
+def _unsupported_block(vit: nn.Module) -> str | None:
+    supported = {*MASKED_ATTENTION, *MASKED_ATTENTION.values()}
+    for index, block in enumerate(vit.blocks):
+        attn = getattr(block, "attn", None)
+        if attn is None:
+            return f"blocks.{index} ({type(block).__name__}) has no single attention module `attn`"
+        if type(attn) not in supported:
+            names = ", ".join(cls.__name__ for cls in MASKED_ATTENTION)
+            return f"the attention of blocks.{index} is {type(attn).__name__}, which is none of {names}"
+    return None
+
+
+def _check_tunable(block: nn.Module, block_name: str) -> None:
+    known = {ORIGINAL_CLASSES[owner]: names for owner, names in TUNABLE_OWNERS.items()} | TUNABLE_OWNERS
+    for name, module in base_modules(block, block_name):
+        own = {key for key, parameter in module._parameters.items() if parameter is not None}
+        if own and not is_parameter_leaf(module) and not own <= set(known.get(type(module), ())):
+            raise UsageError(
+                f'tune="full" cannot copy the parameters {sorted(own)} of {name} ({type(module).__name__}). '
+                'Use tune="lora" or tune="none".'
+            )
+
+
+def check_not_adapted(vit: nn.Module) -> None:
+    """Refuses a backbone that carries SAT adapters of another PEFT model."""
+    if isinstance(getattr(vit, "norm_pre", None), SpatialTokenEntry):
+        raise UsageError(
+            "this backbone already carries a SAT adapter. Add a second one with peft_model.add_adapter(), or take the "
+            "first out with peft_model.unload()."
+        )
+
+
+def rotary_attentions(vit: nn.Module) -> list[nn.Module]:
+    """Attention modules that skip a number of prefix tokens when they rotate queries and keys."""
+    return [m for m in vit.blocks.modules() if isinstance(m, (AttentionRope, EvaAttention))]
+
+
+def describe_backbone(vit: nn.Module) -> dict:
+    """Identity of a backbone as plain JSON values: timm name, geometry, preprocessing and a weight fingerprint."""
+    cfg = getattr(vit, "pretrained_cfg", None) or {}
+    img_size = getattr(vit.patch_embed, "img_size", None)
+    return {
+        "name": cfg.get("architecture"),
+        "pretrained_tag": cfg.get("tag") or None,
+        "class": type(vit).__name__,
+        "depth": len(vit.blocks),
+        "embed_dim": vit.embed_dim,
+        "num_prefix_tokens": vit.num_prefix_tokens,
+        "patch_size": list(vit.patch_embed.patch_size),
+        "img_size": list(img_size) if img_size else None,
+        "dynamic_img_size": bool(getattr(vit, "dynamic_img_size", False)),
+        "global_pool": getattr(vit, "global_pool", None),
+        "mean": list(cfg["mean"]) if cfg.get("mean") else None,
+        "std": list(cfg["std"]) if cfg.get("std") else None,
+        "interpolation": cfg.get("interpolation"),
+        "fingerprint": weight_fingerprint(vit),
+    }
+
+
+@torch.no_grad()
+def weight_fingerprint(vit: nn.Module) -> str | None:
+    """SHA-256 over names, shapes and a fixed sample of the base weights; `None` on the meta device.
+
+    At most 64 evenly spaced values per parameter are read, rounded to bfloat16, so that the same weights have the same
+    fingerprint in every floating-point precision. Classifier and position embedding are left out: SAT does not use the
+    one, and the other changes with the image size.
+    """
+    digest, samples = hashlib.sha256(), []
+    for name, parameter in sorted(base_parameters(vit), key=lambda item: item[0]):
+        if name.startswith(NOT_FINGERPRINTED):
+            continue
+        if parameter.is_meta:
+            return None
+        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+        flat = parameter.reshape(-1)
+        samples.append(flat[:: max(1, flat.numel() // FINGERPRINT_SAMPLES)][:FINGERPRINT_SAMPLES].to(torch.bfloat16))
+    digest.update(torch.cat(samples).view(torch.int16).cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def compare_backbones(recorded: dict, found: dict) -> None:
+    """Compares the backbone that an adapter was trained on with the one it is loaded on.
+
+    Raises:
+        UsageError: if the geometry differs. Different weights are warned about.
+    """
+    differences = [
+        f"{key} {recorded[key]!r} there, {found[key]!r} here"
+        for key in GEOMETRY
+        if key in recorded and recorded[key] != found[key]
+    ]
+    if differences:
+        raise UsageError(
+            f"the adapter was trained on {_title(recorded)} and does not fit this {_title(found)}: "
+            f"{'; '.join(differences)}. Create the backbone that the adapter was trained on."
+        )
+    there, here = recorded.get("fingerprint"), found["fingerprint"]
+    if there is not None and here is not None and there != here:
+        warnings.warn(
+            f"the weights of this {_title(found)} differ from those the adapter was trained on ({_title(recorded)}): "
+            f"fingerprint {here[:12]} instead of {there[:12]}. Maps and logits will not be those of the trained model; "
+            "check the model name, its pretrained tag and that pretrained weights are loaded.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _title(backbone: dict) -> str:
+    name = backbone.get("name") or backbone.get("class") or "unknown backbone"
+    tag = backbone.get("pretrained_tag")
+    return f"{name}.{tag}" if tag else name

@@ -1,0 +1,214 @@
+"""Adapter folders: written whole or not at all, read without unpickling."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from sat_peft.errors import UsageError
+from sat_peft.tuner.config import PEFT_TYPE, SatConfig
+
+CARD_NAME = "README.md"
+ADAPTER_FILES = frozenset({CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, CARD_NAME})
+
+
+def save_adapter(peft_model: PeftModel, directory: str | Path, adapter_name: str = "default") -> Path:
+    """Saves one adapter as `adapter_config.json`, `adapter_model.safetensors` and a model card `README.md`.
+
+    The files are written to a folder beside `directory`, flushed to disk and renamed, so that a reader meets the previous
+    adapter or the new one, never half of either. Call it in one process only. `PeftModel.from_pretrained` and
+    `load_adapter` both read the folder.
+
+    Args:
+        peft_model: Model with SAT adapters, unwrapped (`accelerator.unwrap_model`).
+        directory: Folder to write. An adapter that it already holds is replaced.
+        adapter_name: Adapter to save; its name is not stored.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: if there is no such adapter, or the folder holds other files.
+    """
+    if adapter_name not in peft_model.peft_config:
+        raise UsageError(f"no adapter {adapter_name!r}; the model has: {', '.join(peft_model.peft_config)}.")
+    target = Path(directory).resolve()
+    _check_replaceable(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unique = uuid.uuid4().hex[:8]
+    staging = target.with_name(f".{target.name}.saving-{unique}")
+    replaced = target.with_name(f".{target.name}.replaced-{unique}")
+    staging.mkdir()
+    try:
+        _write(peft_model, adapter_name, staging)
+        if target.exists():
+            target.rename(replaced)
+        try:
+            staging.rename(target)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(target)
+            raise
+        _flush(target.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
+    return target
+
+
+def _check_replaceable(target: Path) -> None:
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise UsageError(f"cannot save an adapter at {target}: a file is there. Choose a folder.")
+    foreign = sorted(path.name for path in target.iterdir() if path.name not in ADAPTER_FILES)
+    if foreign:
+        raise UsageError(
+            f"will not replace {target}: it holds files that are no part of an adapter ({', '.join(foreign)}). Choose "
+            "a new or empty folder."
+        )
+
+
+def _write(peft_model: PeftModel, adapter_name: str, folder: Path) -> None:
+    weights = get_peft_model_state_dict(peft_model, adapter_name=adapter_name)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    save_file(tensors, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+    config = copy.deepcopy(peft_model.peft_config[adapter_name])
+    config.inference_mode = True  # as PEFT saves it: a loaded adapter is frozen unless asked otherwise
+    config.save_pretrained(str(folder))
+    (folder / CARD_NAME).write_text(_model_card(config), encoding="utf-8")
+    for path in folder.iterdir():
+        _flush(path)
+    _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file or the entries of a folder are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _model_card(config: SatConfig) -> str:
+    backbone = config.backbone or {}
+    name = backbone.get("name") or "the timm model it was trained on"
+    classes = f"{config.num_classes} classes"
+    if config.class_names:
+        shown = ", ".join(config.class_names[:20])
+        classes += f": {shown}{', ...' if len(config.class_names) > 20 else ''}"
+    return f"""---
+library_name: peft
+tags:
+- timm
+- spatial-aware-token
+- weakly-supervised-object-localization
+---
+
+# SAT adapter for {name}
+
+A Spatial-Aware Token adapter (SAT, ICCV 2023, https://arxiv.org/abs/2303.10438), written by sat_peft. It localises objects
+and classifies images; it was trained from image labels alone.
+
+- backbone: `{name}`, pretrained tag `{backbone.get("pretrained_tag")}`, images of {backbone.get("img_size")} pixels
+- spatial blocks: {config.num_spatial_blocks}, tuned: `{config.tune}`, head: `{config.head}`
+- {classes}
+
+```python
+import timm
+from sat_peft import load_adapter
+
+model = load_adapter(timm.create_model("{backbone.get("name") or "..."}", pretrained=True), "path/to/this/folder")
+output = model(images)  # output.logits (B, C), output.maps (B, h, w) in (0, 1)
+```
+"""
+
+
+def load_adapter(
+    backbone: nn.Module, directory: str | Path, adapter_name: str = "default", is_trainable: bool = False
+) -> PeftModel:
+    """Loads a saved SAT adapter onto its backbone. Only safetensors are read; nothing is unpickled.
+
+    Args:
+        backbone: The bare timm model, changed in place, or a `PeftModel` with other SAT adapters, to which one is added
+            without becoming the active one.
+        directory: Folder written by `save_adapter` or by PEFT's `save_pretrained`.
+        adapter_name: Name that the adapter gets.
+        is_trainable: Whether to train on. Otherwise the adapter is frozen and the model set to evaluation mode.
+
+    Returns:
+        The model with the adapter.
+
+    Raises:
+        UsageError: naming the file, if the folder holds no SAT adapter, a file is damaged, the weights do not match the
+            configuration or the backbone does not fit. The backbone is left as it was.
+    """
+    directory = Path(directory)
+    config = _read_config(directory)
+    weights = _read_weights(directory)
+    config.inference_mode = not is_trainable
+    added = isinstance(backbone, PeftModel)
+    if added and adapter_name in backbone.peft_config:
+        raise UsageError(f"the model already has an adapter {adapter_name!r}. Choose another adapter_name.")
+    try:
+        if added:
+            model = backbone
+            model.add_adapter(adapter_name, config)
+        else:
+            model = PeftModel(backbone, config, adapter_name=adapter_name)
+        try:
+            set_peft_model_state_dict(model, weights, adapter_name=adapter_name)
+        except Exception:
+            _ = model.delete_adapter(adapter_name) if added else model.unload()
+            raise
+    except UsageError as error:
+        raise UsageError(f"cannot load the adapter in {directory}: {error}") from error
+    if not is_trainable:
+        model.eval()
+    elif added:
+        model.set_requires_grad(adapter_name)
+    return model
+
+
+def _read_config(directory: Path) -> SatConfig:
+    path = directory / CONFIG_NAME
+    if not path.is_file():
+        left_over = sorted(p.name for p in directory.parent.glob(f".{directory.name}.replaced-*"))
+        hint = f" An interrupted save left the previous adapter in {left_over[-1]}." if left_over else ""
+        raise UsageError(f"no adapter in {directory}: {CONFIG_NAME} is missing.{hint}")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is damaged: {error}.") from error
+    peft_type = values.get("peft_type") if isinstance(values, dict) else None
+    if peft_type != PEFT_TYPE:
+        raise UsageError(
+            f"{path} describes an adapter of type {peft_type!r}, not {PEFT_TYPE!r}. Load it with PEFT itself."
+        )
+    try:
+        return SatConfig.from_pretrained(str(directory))
+    except (UsageError, TypeError) as error:
+        raise UsageError(f"{path} is not valid: {error}") from error
+
+
+def _read_weights(directory: Path) -> dict:
+    path = directory / SAFETENSORS_WEIGHTS_NAME
+    if not path.is_file():
+        pickled = (directory / WEIGHTS_NAME).is_file()
+        reason = f" {WEIGHTS_NAME} is a pickle, which could run code, and is not read." if pickled else ""
+        raise UsageError(f"no weights in {directory}: {SAFETENSORS_WEIGHTS_NAME} is missing.{reason}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UsageError(f"{path} is damaged or incomplete: {error}. Copy or save the adapter again.") from error

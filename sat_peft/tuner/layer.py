@@ -1,0 +1,169 @@
+"""The adapter layers of SAT.
+
+Three of them wrap a layer of the backbone, as PEFT's layers do: where the spatial token enters the sequence, where it
+leaves, and every fully tuned layer. The fourth holds copies of parameters that belong to no layer.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+from sat_peft.errors import UsageError
+from sat_peft.tuner.heads import HEAD_CLASSES
+
+if TYPE_CHECKING:
+    from sat_peft.tuner.attention import ForwardRecord
+
+NO_MERGE = (
+    "SAT adds a token to the sequence and returns maps, which the base model cannot hold, so it cannot be merged. "
+    "Use unload() for the base model, or save_adapter() to keep the adapter."
+)
+
+
+class SatLayer(BaseTunerLayer):
+    """What the adapter layers of SAT share: one active adapter at a time, and no merging."""
+
+    def _init_state(self, adapter_name: str) -> None:
+        self._disable_adapters = False
+        self._active_adapter = adapter_name
+        self.merged_adapters = []
+
+    @property
+    def current_adapter(self) -> str | None:
+        """Name of the adapter that acts in this layer; `None` if adapters are disabled or it has no part here."""
+        if self.disable_adapters or not self.active_adapters:
+            return None
+        name = self.active_adapters[0]
+        return name if name in getattr(self, self.adapter_layer_names[0]) else None
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        raise UsageError(NO_MERGE)
+
+    def unmerge(self) -> None:
+        """Nothing to undo, since nothing is ever merged."""
+
+
+class SpatialTokenEntry(nn.Module, SatLayer):
+    """Inserts the spatial token with its position embedding, then applies the wrapped layer.
+
+    The token goes *after* the prefix tokens (class, distillation, registers), so that they keep their places and rotary
+    position embeddings, which skip the first tokens, still meet the right patches.
+    """
+
+    adapter_layer_names = ("sat_token", "sat_pos_embed")
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, token_index: int):
+        super().__init__()
+        self.base_layer = base_layer
+        self.token_index = token_index
+        self.sat_token = nn.ParameterDict()
+        self.sat_pos_embed = nn.ParameterDict()
+        self._init_state(adapter_name)
+
+    def update_layer(self, adapter_name: str, dim: int, device, dtype, inference_mode: bool) -> None:
+        """Adds the token and position embedding (1, 1, dim) of an adapter."""
+        for parameters in (self.sat_token, self.sat_pos_embed):
+            value = torch.empty(1, 1, dim, device=device, dtype=dtype)
+            parameters[adapter_name] = nn.Parameter(nn.init.trunc_normal_(value, std=0.02))
+        self.set_adapter(self.active_adapters, inference_mode=inference_mode)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, N, D) tokens to (B, N + 1, D), or unchanged while no adapter is active."""
+        name = self.current_adapter
+        if name is not None:
+            token = (self.sat_token[name] + self.sat_pos_embed[name]).to(x.dtype).expand(x.shape[0], -1, -1)
+            x = torch.cat((x[:, : self.token_index], token, x[:, self.token_index :]), dim=1)
+        return self.base_layer(x)
+
+
+class SpatialTokenExit(nn.Module, SatLayer):
+    """Applies the wrapped layer, takes the spatial token out again and holds the classification heads."""
+
+    adapter_layer_names = ("sat_head",)
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, token_index: int, record: ForwardRecord):
+        super().__init__()
+        self.base_layer = base_layer
+        self.token_index = token_index
+        self.sat_record = record
+        self.sat_head = nn.ModuleDict()
+        self._init_state(adapter_name)
+
+    def update_layer(
+        self, adapter_name: str, dim: int, num_classes: int, head: str, device, dtype, inference_mode: bool
+    ) -> None:
+        """Adds the head of an adapter."""
+        self.sat_head[adapter_name] = HEAD_CLASSES[head](dim, num_classes, device=device, dtype=dtype)
+        self.set_adapter(self.active_adapters, inference_mode=inference_mode)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, N + 1, D) tokens to (B, N, D): what the wrapped layer gives without the spatial token."""
+        x = self.base_layer(x)
+        if self.current_adapter is None:
+            return x
+        patches = x[:, self.token_index + 1 :]
+        if self.sat_record.is_open:
+            self.sat_record.patch_tokens = patches
+        return torch.cat((x[:, : self.token_index], patches), dim=1)
+
+    def classify(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, h, w, D) patch tokens to the (B, C) logits of the active adapter."""
+        head = self.sat_head[self.current_adapter]
+        # PEFT keeps adapter weights in float32 on a half-precision backbone; the sums over positions want it as well.
+        return head(tokens.to(next(head.parameters()).dtype))
+
+
+class FullyTunedLayer(nn.Module, SatLayer):
+    """A layer without children (linear, norm, layer scale, ...) that trains as one private copy per adapter."""
+
+    adapter_layer_names = ("sat_full",)
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str):
+        super().__init__()
+        self.base_layer = base_layer
+        self.sat_full = nn.ModuleDict()
+        self._init_state(adapter_name)
+
+    def update_layer(self, adapter_name: str, inference_mode: bool) -> None:
+        """Adds the copy of an adapter, which starts with the weights of the base layer."""
+        self.sat_full[adapter_name] = copy.deepcopy(self.get_base_layer())
+        self.set_adapter(self.active_adapters, inference_mode=inference_mode)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        name = self.current_adapter
+        if name is None:
+            return self.base_layer(x)
+        layer = self.sat_full[name]
+        # The copy may be in float32 on a half-precision backbone; the tokens keep the precision of the backbone.
+        return layer(x.to(next(layer.parameters()).dtype)).to(x.dtype)
+
+
+class TunedParameters(nn.Module, SatLayer):
+    """Private copies of parameters that a block or attention module holds directly; added to it as a child module."""
+
+    MODULE_NAME = "sat_tuned_parameters"
+    adapter_layer_names = ("sat_full",)
+
+    def __init__(self, adapter_name: str):
+        super().__init__()
+        self.sat_full = nn.ModuleDict()
+        self._init_state(adapter_name)
+
+    def update_layer(self, adapter_name: str, owner: nn.Module, names: tuple[str, ...], inference_mode: bool) -> None:
+        """Adds copies of those parameters of `owner` among `names` that exist."""
+        parameters = {name: owner._parameters[name] for name in names if owner._parameters.get(name) is not None}
+        copies = nn.ParameterDict({name: parameter.detach().clone() for name, parameter in parameters.items()})
+        self.sat_full[adapter_name] = copies.requires_grad_(adapter_name in self.active_adapters and not inference_mode)
+
+    def active_copy(self, name: str) -> torch.Tensor | None:
+        """The active adapter's copy of parameter `name`, which may be float32 on a half-precision base, or `None`."""
+        adapter = self.current_adapter
+        if adapter is None:
+            return None
+        copies = self.sat_full[adapter]
+        return copies[name] if name in copies else None
