@@ -69,7 +69,7 @@ class Difficulty:
 
 DIFFICULTIES = {
     "easy": Difficulty((0.60, 0.85), 60.0, (0, 1), 18.0, 10.0, 2.0),
-    "standard": Difficulty((0.50, 0.85), 40.0, (1, 4), 32.0, 20.0, 4.0),
+    "standard": Difficulty((0.45, 0.80), 45.0, (1, 4), 26.0, 20.0, 4.0),
     "hard": Difficulty((0.25, 0.85), 20.0, (3, 8), 45.0, 40.0, 8.0),
 }
 
@@ -116,23 +116,33 @@ _PART_SHAPES = (
 )
 
 
-def _assign(families: tuple[Family, ...], first_pair: int) -> tuple[SceneClass, ...]:
-    """Gives every class of `families` a (shape, colour) pair of its own, from pair number `first_pair` on."""
-    classes = []
+def _part(number: int) -> tuple[str, str]:
+    """(shape, colour) of part `number` of 96; neighbours differ in both."""
     colours = list(PART_COLOURS)
-    for number in range(len(families) * CLASSES_PER_FAMILY):
-        family = families[number // CLASSES_PER_FAMILY]
-        # Every round through the 8 colours shifts the shapes by one, so that no pair comes twice in 12 rounds;
-        # neighbours in a family differ in both colour and shape.
-        round_number, colour_number = divmod(first_pair + number, len(colours))
-        colour = colours[colour_number]
-        shape = _PART_SHAPES[(round_number + 5 * colour_number) % len(_PART_SHAPES)]
-        classes.append(SceneClass(f"{family.name}-{colour}-{shape}", family, shape, colour))
-    return tuple(classes)
+    # Every round through the 8 colours shifts the shapes by one, so that no pair comes twice in 12 rounds.
+    round_number, colour_number = divmod(number, len(colours))
+    return _PART_SHAPES[(round_number + 5 * colour_number) % len(_PART_SHAPES)], colours[colour_number]
 
 
-BASE_CLASSES = _assign(BASE_FAMILIES, 0)
-NOVEL_CLASSES = _assign(NOVEL_FAMILIES, len(BASE_CLASSES))
+def _scene_class(family: Family, part_number: int) -> SceneClass:
+    shape, colour = _part(part_number)
+    return SceneClass(f"{family.name}-{colour}-{shape}", family, shape, colour)
+
+
+# Base families share a pool of parts, each of them on four bodies, so that pretraining has to learn the bodies too.
+_BASE_PARTS = 16
+# Two families share at most two parts: the offsets differ from each other by different amounts.
+_OFFSETS = (0, 1, 4, 9)
+BASE_CLASSES = tuple(
+    _scene_class(family, (number + offset) % _BASE_PARTS)
+    for number, family in enumerate(BASE_FAMILIES)
+    for offset in _OFFSETS
+)
+# Every novel class has a part of its own, which no base class has: the part alone tells the class.
+NOVEL_CLASSES = tuple(
+    _scene_class(NOVEL_FAMILIES[number // CLASSES_PER_FAMILY], _BASE_PARTS + number)
+    for number in range(len(NOVEL_FAMILIES) * CLASSES_PER_FAMILY)
+)
 CLASS_SETS = {"base": BASE_CLASSES, "novel": NOVEL_CLASSES}
 
 
