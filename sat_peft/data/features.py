@@ -9,7 +9,7 @@ mask      optional greyscale image, 255 on the object
 
 from __future__ import annotations
 
-from datasets import ClassLabel, Features, Image, Sequence, Value
+from datasets import ClassLabel, Dataset, Features, Image, Sequence, Value
 
 
 def localization_features(class_names: list[str], *, with_mask: bool = False) -> Features:
@@ -23,3 +23,8 @@ def localization_features(class_names: list[str], *, with_mask: bool = False) ->
     if with_mask:
         features["mask"] = Image()
     return Features(features)
+
+
+def rows_with_boxes(dataset: Dataset) -> Dataset:
+    """The rows that have at least one box."""
+    return dataset.select([index for index, boxes in enumerate(dataset["boxes"]) if len(boxes)])

@@ -1,0 +1,1 @@
+"""What is drawn and printed from the results of a run."""
