@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -49,14 +48,6 @@ class Scene:
     image: np.ndarray
     mask: np.ndarray
     box: np.ndarray
-
-
-def renderer_version() -> str:
-    """A digest of the code that draws scenes: caches keyed by it never serve scenes of another version."""
-    digest = hashlib.sha256()
-    for name in ("catalogue.py", "render.py"):
-        digest.update(Path(__file__).with_name(name).read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _fill(canvas: np.ndarray, outlines: list[np.ndarray], colour: tuple[float, ...] | float) -> None:
@@ -142,7 +133,7 @@ def _pattern(rng: np.random.Generator, name: str, pose: _Pose) -> list[np.ndarra
     if name == "spots":
         angles = np.radians(np.arange(0, 360, 45))
         circle = 0.065 * np.stack([np.cos(angles), np.sin(angles)], 1)
-        return [circle + [x + phase, y + phase] for x in span for y in np.arange(-0.75, 0.7, 0.22)]
+        return [circle + np.array([x + phase, y + phase]) for x in span for y in np.arange(-0.75, 0.7, 0.22)]
     return []
 
 
