@@ -21,10 +21,10 @@ from sat_peft.errors import UsageError
 
 # SHA-256 (first 16 digits) of the image and mask bytes of sample scenes: (classes, class number, size, difficulty).
 SAMPLE_HASHES = {
-    ("base", 0, 96, "standard"): "7ac32670f0c03786",
-    ("base", 37, 96, "hard"): "c7bced6d2edbd269",
-    ("novel", 0, 96, "easy"): "c6a19d4c21aaf938",
-    ("novel", 13, 224, "standard"): "1b0daf536109dbe3",
+    ("base", 0, 96, "standard"): "367eea28b221191f",
+    ("base", 37, 96, "hard"): "9dcecab33f242c5d",
+    ("novel", 0, 96, "easy"): "a97b1ffe1a063e39",
+    ("novel", 13, 224, "standard"): "6e3c1cdd8fb37c2e",
 }
 
 

@@ -27,13 +27,14 @@ PART_COLOURS = {
 
 @dataclass(frozen=True)
 class Family:
-    """A body: the silhouette and the pattern that the four classes of a family share."""
+    """A body: silhouette, pattern and the hues (degrees) of its two shades, which the classes of a family share."""
 
     name: str
     torso: str
     limbs: str
     tail: str
     pattern: str
+    hues: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -69,35 +70,35 @@ class Difficulty:
 
 DIFFICULTIES = {
     "easy": Difficulty((0.60, 0.85), 60.0, (0, 1), 18.0, 10.0, 2.0),
-    "standard": Difficulty((0.45, 0.80), 45.0, (1, 4), 26.0, 20.0, 4.0),
+    "standard": Difficulty((0.45, 0.80), 35.0, (1, 4), 20.0, 20.0, 4.0),
     "hard": Difficulty((0.25, 0.85), 20.0, (3, 8), 45.0, 40.0, 8.0),
 }
 
 BASE_FAMILIES = (
-    Family("beetle", "ellipse", "six_legs", "none", "plain"),
-    Family("hound", "box", "two_legs", "rod", "plain"),
-    Family("finch", "drop", "wing", "fan", "plain"),
-    Family("turtle", "dome", "four_stubs", "rod", "checks"),
-    Family("pike", "spindle", "fins", "fan", "stripes"),
-    Family("crab", "hexagon", "claws", "none", "spots"),
-    Family("tapir", "bean", "two_legs", "none", "halves"),
-    Family("kite", "diamond", "none", "streamer", "checks"),
-    Family("moth", "ellipse", "wings", "none", "stripes"),
-    Family("lorry", "box", "wheels", "none", "halves"),
-    Family("boat", "trapezoid", "mast", "none", "stripes"),
-    Family("snail", "dome", "foot", "none", "spots"),
-    Family("heron", "drop", "long_legs", "rod", "halves"),
-    Family("ray", "triangle", "none", "streamer", "spots"),
-    Family("gecko", "spindle", "four_stubs", "rod", "spots"),
-    Family("rocket", "barrel", "fins", "fan", "checks"),
+    Family("beetle", "ellipse", "six_legs", "none", "plain", (0, 60)),
+    Family("hound", "box", "two_legs", "rod", "plain", (22, 142)),
+    Family("finch", "drop", "wing", "fan", "plain", (45, 225)),
+    Family("turtle", "dome", "four_stubs", "rod", "checks", (68, 308)),
+    Family("pike", "spindle", "fins", "fan", "stripes", (90, 150)),
+    Family("crab", "hexagon", "claws", "none", "spots", (112, 232)),
+    Family("tapir", "bean", "two_legs", "none", "halves", (135, 315)),
+    Family("kite", "diamond", "none", "streamer", "checks", (158, 38)),
+    Family("moth", "ellipse", "wings", "none", "stripes", (180, 240)),
+    Family("lorry", "box", "wheels", "none", "halves", (202, 322)),
+    Family("boat", "trapezoid", "mast", "none", "stripes", (225, 45)),
+    Family("snail", "dome", "foot", "none", "spots", (248, 128)),
+    Family("heron", "drop", "long_legs", "rod", "halves", (270, 330)),
+    Family("ray", "triangle", "none", "streamer", "spots", (292, 52)),
+    Family("gecko", "spindle", "four_stubs", "rod", "spots", (315, 135)),
+    Family("rocket", "barrel", "fins", "fan", "checks", (338, 218)),
 )
 
 NOVEL_FAMILIES = (
-    Family("stag", "barrel", "long_legs", "rod", "spots"),
-    Family("gull", "bean", "wings", "fan", "halves"),
-    Family("cart", "trapezoid", "wheels", "streamer", "checks"),
-    Family("newt", "hexagon", "four_stubs", "streamer", "stripes"),
-    Family("squid", "drop", "six_legs", "none", "checks"),
+    Family("stag", "barrel", "long_legs", "rod", "spots", (11, 161)),
+    Family("gull", "bean", "wings", "fan", "halves", (83, 173)),
+    Family("cart", "trapezoid", "wheels", "streamer", "checks", (155, 5)),
+    Family("newt", "hexagon", "four_stubs", "streamer", "stripes", (227, 317)),
+    Family("squid", "drop", "six_legs", "none", "checks", (299, 89)),
 )
 
 _PART_SHAPES = (

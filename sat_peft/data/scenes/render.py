@@ -6,6 +6,7 @@ resizing of bytes), so the same seed gives the same bytes on every machine.
 
 from __future__ import annotations
 
+import colorsys
 import hashlib
 import math
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ SUPERSAMPLING = 2
 # cv2 takes polygon vertices in fixed point with this many fractional bits.
 _SHIFT = 4
 # The texture's octaves: cells per image side and weight.
-_OCTAVES = ((3, 0.5), (7, 0.3), (17, 0.2))
+_OCTAVES = ((3, 0.55), (7, 0.3), (13, 0.15))
 _GREY = np.array([0.299, 0.587, 0.114])
 
 
@@ -72,7 +73,7 @@ def _background(rng: np.random.Generator, side: int, difficulty: Difficulty, bri
     """(side, side, 3) uint8: two muted colours mixed by smooth noise."""
     texture = sum(weight * _noise(rng, cells, side).astype(np.float32) for cells, weight in _OCTAVES)
     mix = (texture / 255.0 - 0.5)[..., None]
-    low, high = (_muted_colour(rng, brightness + offset, 22.0) for offset in (-difficulty.texture, difficulty.texture))
+    low, high = (_muted_colour(rng, brightness + offset, 12.0) for offset in (-difficulty.texture, difficulty.texture))
     colour = ((low + high) / 2 + 2.0 * mix * (high - low)).astype(np.float32)
     return np.clip(np.rint(colour), 0, 255).astype(np.uint8)
 
@@ -86,7 +87,7 @@ def _distract(rng: np.random.Generator, canvas: np.ndarray, difficulty: Difficul
         radius, centre = rng.uniform(0.03, 0.09) * side, rng.uniform(0, side, 2)
         angle = rng.uniform(0, 2 * math.pi)
         turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-        colour = _muted_colour(rng, brightness + rng.choice([-1, 1]) * rng.uniform(20, 60), 25.0)
+        colour = _muted_colour(rng, brightness + rng.choice([-1, 1]) * rng.uniform(20, 60), 12.0)
         _fill(canvas, [points @ turn.T * radius + centre for points in outlines], tuple(colour.tolist()))
 
 
@@ -137,13 +138,20 @@ def _pattern(rng: np.random.Generator, name: str, pose: _Pose) -> list[np.ndarra
     return []
 
 
-def _shades(rng: np.random.Generator, brightness: float, contrast: float) -> tuple[np.ndarray, np.ndarray]:
-    """The body's two colours, at least `contrast` away from the background's brightness."""
-    darker, lighter = brightness - contrast, 255.0 - brightness - contrast
-    distance = contrast + rng.uniform(0, 30)
-    up = lighter > darker if min(darker, lighter) < 40 else rng.random() < 0.5
+def _tinted(rng: np.random.Generator, hue: float, brightness: float) -> np.ndarray:
+    """An RGB colour near `hue` (degrees) with about the given brightness (0-255)."""
+    full = np.array(colorsys.hsv_to_rgb(((hue + rng.uniform(-10, 10)) / 360) % 1, rng.uniform(0.55, 0.75), 1.0))
+    return np.clip(full * brightness / (full @ _GREY), 0, 255)
+
+
+def _shades(
+    rng: np.random.Generator, hues: tuple[int, int], brightness: float, contrast: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The body's two colours, at least `contrast` darker or lighter than the background."""
+    up = rng.random() < 0.5 if 80 < brightness < 175 else brightness <= 80
+    distance = contrast + rng.uniform(0, 25)
     first = brightness + (distance if up else -distance)
-    return _muted_colour(rng, first, 40.0), _muted_colour(rng, first + (28 if up else -28), 40.0)
+    return _tinted(rng, hues[0], first), _tinted(rng, hues[1], first + (25 if up else -25))
 
 
 def render_scene(
@@ -178,7 +186,7 @@ def render_scene(
     part = [points * radius + np.asarray(PART_ANCHOR) + jitter for points in PARTS[scene_class.part_shape]]
     pose = _pose(rng, [*torso, *limbs, *part], side, level)
 
-    first, second = _shades(rng, brightness, level.contrast)
+    first, second = _shades(rng, family.hues, brightness, level.contrast)
     coverage = np.zeros((side, side), np.uint8)
     for outline in pose(torso + limbs):
         _fill(coverage, [outline], 255)
