@@ -1,0 +1,84 @@
+"""Runs the few-shot recipe for several seeds and values of `--tune`, and prints the table that README quotes.
+
+    python scripts/compare_tuning.py --output runs/compare_tuning
+
+Every cell is a run folder of its own; finished cells are not run again.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "few_shot.py"
+COLUMNS = {"gt_known": "GT-known Loc", "top1_loc": "Top-1 Loc", "top5_loc": "Top-5 Loc", "top1_cls": "Top-1 Cls"}
+
+
+@dataclass(frozen=True)
+class Config:
+    output: Path = Path("runs/compare_tuning")
+    """Folder of the run folders and of table.md."""
+    tune: tuple[str, ...] = ("none", "lora", "full")
+    """Values of --tune to compare."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Seeds to run each of them with."""
+    shots: int = 1
+    """Images per class."""
+
+
+def run_cell(folder: Path, arguments: list[str]) -> dict:
+    """The results of one run, from its folder if it has finished before."""
+    results = folder / "results.json"
+    if not results.exists():
+        command = [sys.executable, "-m", "accelerate.commands.launch", str(RECIPE), "--output", str(folder)]
+        subprocess.run([*command, "--overwrite", *arguments], check=True)
+    return json.loads(results.read_text())
+
+
+def summary(values: list[float]) -> str:
+    """Mean and sample standard deviation."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.1f} ± {deviation:.1f}"
+
+
+def table_row(title: str, parameters: str, seconds: str, figures: list[dict]) -> str:
+    cells = [summary([figure[key] for figure in figures]) for key in COLUMNS]
+    return "| " + " | ".join([title, parameters, *cells, seconds]) + " |"
+
+
+def main(config: Config) -> None:
+    lines = [
+        f"PartScenes, {config.shots} image(s) per class, mean and standard deviation over {len(config.seeds)} seeds, "
+        "percent, protocol `original`, threshold from the validation split",
+        "",
+        "| method | trained parameters | " + " | ".join(COLUMNS.values()) + " | seconds |",
+        "| --- | ---: | " + "---: | " * (len(COLUMNS) + 1),
+    ]
+    for tune in config.tune:
+        cells = [
+            run_cell(
+                config.output / f"{tune}-shots{config.shots}-seed{seed}",
+                ["--tune", tune, "--seed", str(seed), "--shots", str(config.shots)],
+            )
+            for seed in config.seeds
+        ]
+        methods = [cell["methods"] for cell in cells]
+        seconds = f"{statistics.median(cell['seconds'] for cell in cells):.0f}"
+        parameters = f"{cells[0]['trainable_parameters']:,}"
+        lines.append(table_row(f'SAT, `tune="{tune}"`', parameters, seconds, [m["sat"] for m in methods]))
+    # The baselines do not depend on `tune`; those of its last value stand for all.
+    lines.append(table_row("CAM", "", "", [m["cam"] for m in methods]))
+    lines.append(table_row("centre box", "", "", [m["centre_box"] for m in methods]))
+    config.output.mkdir(parents=True, exist_ok=True)
+    (config.output / "table.md").write_text("\n".join(lines) + "\n")
+    print("\n" + "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
