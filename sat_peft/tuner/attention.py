@@ -123,7 +123,7 @@ def tuned_parameter(name: str) -> property:
 
     def read(self: nn.Module) -> nn.Parameter | None:
         tuned: TunedParameters | None = self._modules.get(TunedParameters.MODULE_NAME)
-        base = self._parameters[name]
+        base = self._parameters.get(name)  # absent if the module was created without it
         copy = tuned.active_copy(name) if tuned is not None else None
         return base if copy is None else copy.to(base.dtype)
 

@@ -128,6 +128,10 @@ class SatModel(LoraModel):
 
     # Preparation
 
+    def __init__(self, model: nn.Module, *args, **kwargs):
+        check_not_adapted(model)  # before PEFT adds the new adapter to the configuration it finds on the model
+        super().__init__(model, *args, **kwargs)
+
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args, **kwargs) -> None:
         config = copy.deepcopy(self.peft_config[adapter_name])
         self.peft_config[adapter_name] = config
@@ -140,8 +144,6 @@ class SatModel(LoraModel):
 
     def _prepare_adapter_config(self, peft_config: SatConfig, model_config: dict) -> SatConfig:
         vit = self.model
-        if not hasattr(self, "_hooks"):
-            check_not_adapted(vit)
         check_backbone(vit, peft_config.num_spatial_blocks, peft_config.tune)
         backbone = describe_backbone(vit)
         if peft_config.backbone is not None:
