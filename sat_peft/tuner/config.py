@@ -27,7 +27,7 @@ class SatConfig(LoraConfig):
             yields a map (paper: 3).
         tune: What learns besides token, position embedding and head. `"none"`: nothing; `"lora"`: low-rank updates in
             the last K blocks; `"full"`: the last K blocks whole, as private copies of their parameters (paper).
-        head: `"conv3x3"`: 3x3 convolution (paper); `"conv1x1"`: pointwise; `"separable"`: depthwise 3x3, then pointwise.
+        head: `"conv3x3"`: 3x3 convolution (paper); `"conv1x1"`: pointwise; `"separable"`: depthwise 3x3, then 1x1.
         drop_path_in_frozen_blocks: What `model.train()` does to the stochastic depth of the blocks before the last K.
             `True` leaves it on, as in the published training; `False` keeps it off, so that they are deterministic.
             Either way the rate is the one the timm model was created with.

@@ -1,4 +1,4 @@
-"""Tiny backbones with random weights, one per family that SAT supports, all with the 4 x 6 grid of a non-square image."""
+"""Tiny backbones with random weights, one per family that SAT supports, for non-square images: their grid is 4 x 6."""
 
 import timm
 import torch
