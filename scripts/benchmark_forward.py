@@ -3,8 +3,8 @@
     python scripts/benchmark_forward.py
     python scripts/benchmark_forward.py --backbone deit_small_patch16_224 --num-classes 200
 
-Models take turns within every repeat, so that a change in the machine's speed meets all of them alike. Ratios compare
-medians; the plain model classifies its own num_classes, as SAT does.
+Models take turns within every repeat, in rotating order, so that a change in the machine's speed meets all of them alike.
+Ratios compare medians; the plain model has a classifier for as many classes.
 """
 
 from __future__ import annotations
@@ -62,9 +62,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[float]]:
     seconds = {name: [] for name in models}
     with torch.inference_mode():
         for repeat in range(-2, arguments.repeats):  # two rounds to warm up
-            for name, model in models.items():
+            names = list(models)
+            shift = repeat % len(names)  # every model takes every place equally often
+            for name in names[shift:] + names[:shift]:
                 start = time.perf_counter()
-                model(images)
+                models[name](images)
                 if repeat >= 0:
                     seconds[name].append(time.perf_counter() - start)
     return seconds

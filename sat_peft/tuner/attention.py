@@ -32,11 +32,12 @@ def mask_logits(q: torch.Tensor, k: torch.Tensor, token_index: int, scale: float
     Returns:
         (B, N) float32.
     """
-    # The sum over heads is part of the contraction, so no (B, H, N) product is formed. Autocast would lower the
-    # precision.
+    # Heads and their dimensions are contracted in one product, so no (B, H, N) tensor is formed; with a fused qkv layer
+    # the flattened keys are a view. Autocast would lower the precision.
     with torch.autocast(q.device.type, enabled=False):
-        query = q[:, :, token_index].float() * (scale / q.shape[1])
-        return torch.einsum("bhd,bhnd->bn", query, k.float())
+        query = q[:, :, token_index].float().flatten(1) * (scale / q.shape[1])
+        keys = k.transpose(1, 2).flatten(2).float()
+        return torch.bmm(keys, query.unsqueeze(2)).squeeze(2)
 
 
 class MaskedAttentionMixin:

@@ -89,6 +89,11 @@ class SatConfig(LoraConfig):
                 f"target_modules={self.target_modules!r} has no effect with tune={self.tune!r}. "
                 'Use tune="lora", or leave target_modules out.'
             )
+        if self.bias != "none":
+            raise UsageError(
+                f"bias={self.bias!r} trains parameters of the base model in place, and unload() could not give it back. "
+                'Use bias="none", or tune="full".'
+            )
         if self.layer_replication:
             raise UsageError("layer_replication changes the depth of the backbone and cannot be combined with SAT.")
 

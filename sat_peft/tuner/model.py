@@ -346,7 +346,6 @@ class SatModel(LoraModel):
         present = model.state_dict()
         prefixes = _get_tuner_state_dict_key_prefixes(model, adapter_name=adapter_name)
         expected = set(_filter_state_dict_by_key_prefixes(present, prefixes))
-        expected |= set(cls._get_learnable_bias_state_dict(model, present, config))
         expected |= {key for key in present if f".modules_to_save.{adapter_name}." in key}
         problems = []
         if missing := sorted(expected - set(remapped)):

@@ -58,6 +58,14 @@ def test_folder_holds_three_files_and_no_machine_paths(folder):
     assert str(folder.parent) not in (folder / CONFIG).read_text() + (folder / CARD).read_text()
 
 
+def test_folders_of_peft_itself_are_the_same_and_are_read(folder, tmp_path):
+    model = adapted()
+    model.save_pretrained(str(tmp_path / "peft"))
+    assert set(os.listdir(tmp_path / "peft")) == set(os.listdir(folder))
+    images = images_for(model)
+    assert torch.equal(load_adapter(create_plain(), tmp_path / "peft")(images).logits, model(images).logits)
+
+
 def test_saving_twice_writes_the_same_bytes(tmp_path):
     model = adapted("lora")
     first, second = (save_adapter(model, tmp_path / name) for name in ("first", "second"))
@@ -299,7 +307,7 @@ def test_reference_weights_that_do_not_fit_change_nothing(change, message):
 def test_reference_files_that_need_code_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("SAT_TEST_TRAP", str(tmp_path / "trap"))
     torch.save({"model": Harmful()}, tmp_path / "checkpoint.pth")
-    with pytest.raises(UsageError, match="cannot read .* as weights"):
+    with pytest.raises(UsageError, match=r"cannot read .* as weights"):
         load_reference_weights(adapted(), tmp_path / "checkpoint.pth")
     assert not (tmp_path / "trap").exists()
     with pytest.raises(UsageError, match="no reference weights at"):

@@ -31,6 +31,7 @@ def adapted(tune="none", vit=None, **config):
         ({"head": "conv5x5"}, "unknown head 'conv5x5'.* Valid choices: conv3x3, conv1x1, separable"),
         ({"class_names": ["a"]}, "class_names has 1 names, but num_classes is 2"),
         ({"tune": "full", "target_modules": ["qkv"]}, "has no effect with tune='full'"),
+        ({"bias": "all"}, "bias='all' trains parameters of the base model in place"),
         ({"layer_replication": [(0, 2)]}, "layer_replication"),
     ],
 )
