@@ -3,7 +3,7 @@
     python scripts/benchmark_forward.py
     python scripts/benchmark_forward.py --backbone deit_small_patch16_224 --num-classes 200
 
-Models take turns within every repeat, in rotating order, so that a change in the machine's speed meets all of them alike.
+Models take turns within every repeat, in rotating order, so that changes in the machine's speed meet all of them alike.
 Ratios compare medians; the plain model has a classifier for as many classes.
 """
 

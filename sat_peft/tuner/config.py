@@ -91,7 +91,7 @@ class SatConfig(LoraConfig):
             )
         if self.bias != "none":
             raise UsageError(
-                f"bias={self.bias!r} trains parameters of the base model in place, and unload() could not give it back. "
+                f"bias={self.bias!r} trains base parameters in place, so that unload() could not give the base back. "
                 'Use bias="none", or tune="full".'
             )
         if self.layer_replication:
