@@ -1,4 +1,4 @@
-"""The training loss of SAT: classification, batch area and normalization (SAT, section 3.4)."""
+"""The training loss of SAT: classification, batch area and normalization (SAT, spatial constraints)."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class SatLoss(nn.Module):
     - normalization: mean of M_s (1 - M_s), M_s being the blurred map, which pulls maps towards 0 and 1.
 
     The batch is the *global* batch. In a process group, with gradients enabled, sums are exchanged once per call; every
-    process returns the same values, and the gradients, averaged over processes as DistributedDataParallel does, are those
-    of one process with all images. This holds for the mean of the classification and normalization losses too when
-    processes hold different numbers of images: each image weighs the same. Every process must then call the loss equally
-    often. Without gradients (evaluation) the batch is that of the process, and nothing is exchanged.
+    process returns the same values, and the gradients, averaged over processes as DistributedDataParallel does, are
+    those of one process with all images. This holds for the mean of the classification and normalization losses too
+    when processes hold different numbers of images: each image weighs the same. Every process must then call the loss
+    equally often. Without gradients (evaluation) the batch is that of the process, and nothing is exchanged.
 
     Args:
         area_target: Mean area that maps are drawn to, as a fraction of the image (paper: 0.25 CUB, 0.35 ILSVRC).

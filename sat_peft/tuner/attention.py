@@ -1,16 +1,15 @@
-"""Spatial masking inside timm's attention, and the record of the masks of a forward pass.
+"""Spatial masking inside timm's attention.
 
-In a spatial block the mask of token j is m_j = sigmoid(mean over heads of q_t . k_j / sqrt(d)), t being the spatial token;
-the attention after softmax is multiplied by m per key and not renormalised (SAT, section 3.2). Since (A * m) V = A (m * V),
-scaling V per key gives the same result to rounding without ever forming the N x N matrix, so fused kernels stay in use.
+In a spatial block the mask of token j is m_j = sigmoid(mean over heads of q_t . k_j / sqrt(d)), t being the spatial
+token; the attention after softmax is multiplied by m per key and not renormalised (SAT, spatial-query attention).
+Since (A * m) V = A (m * V), scaling V per key gives the same result to rounding without ever forming the N x N
+matrix, so fused kernels stay in use.
 
-The masked classes have no parameters of their own and replace the class of an existing attention module: its parameters,
-hooks and name stay what they are, and PEFT still finds the linear layers inside.
+The masked classes have no parameters of their own and replace the class of an existing attention module: its
+parameters, hooks and name stay what they are, and PEFT still finds the linear layers inside.
 """
 
 from __future__ import annotations
-
-import threading
 
 import torch
 import torch.nn.functional as F
@@ -18,36 +17,8 @@ from timm.layers import Attention, AttentionRope, apply_rot_embed_cat
 from timm.models.eva import EvaAttention, EvaBlock
 from torch import nn
 
+from sat_peft.tuner.forward import ForwardRecord
 from sat_peft.tuner.layer import TunedParameters
-
-
-class ForwardRecord(threading.local):
-    """What one forward pass leaves for the output: the masks of the spatial blocks and the normalised patch tokens.
-
-    Recording is on only between the start and the end of the backbone's forward, so a recomputation by gradient
-    checkpointing leaves nothing behind. Values are per thread, so that several threads may run inference on one model.
-    Copies and pickles start empty: activations are no part of the model's state.
-    """
-
-    def __init__(self):
-        self.masks: list[torch.Tensor] | None = None  # each (B, number of tokens), float32
-        self.patch_tokens: torch.Tensor | None = None  # (B, h * w, D)
-
-    @property
-    def is_open(self) -> bool:
-        return self.masks is not None
-
-    def open(self) -> None:
-        self.masks, self.patch_tokens = [], None
-
-    def close(self) -> None:
-        self.masks = self.patch_tokens = None
-
-    def __deepcopy__(self, memo):
-        return type(self)()
-
-    def __reduce__(self):
-        return type(self), ()
 
 
 def mask_logits(q: torch.Tensor, k: torch.Tensor, token_index: int, scale: float) -> torch.Tensor:
@@ -61,14 +32,16 @@ def mask_logits(q: torch.Tensor, k: torch.Tensor, token_index: int, scale: float
     Returns:
         (B, N) float32.
     """
-    # The sum over heads is part of the contraction, so no (B, H, N) product is formed. Autocast would lower the precision.
+    # Heads and their dimensions are contracted in one product, so no (B, H, N) tensor is formed; with a fused qkv layer
+    # the flattened keys are a view. Autocast would lower the precision.
     with torch.autocast(q.device.type, enabled=False):
-        query = q[:, :, token_index].float() * (scale / q.shape[1])
-        return torch.einsum("bhd,bhnd->bn", query, k.float())
+        query = q[:, :, token_index].float().flatten(1) * (scale / q.shape[1])
+        keys = k.transpose(1, 2).flatten(2).float()
+        return torch.bmm(keys, query.unsqueeze(2)).squeeze(2)
 
 
 class MaskedAttentionMixin:
-    """State and shared computation of the masked attention classes; with `sat_active` off they are their timm parent."""
+    """State and computation that the masked classes share; with `sat_active` off they act as their timm parent."""
 
     sat_active: bool = False
     sat_token_index: int = 0
@@ -123,7 +96,7 @@ def tuned_parameter(name: str) -> property:
 
     def read(self: nn.Module) -> nn.Parameter | None:
         tuned: TunedParameters | None = self._modules.get(TunedParameters.MODULE_NAME)
-        base = self._parameters[name]
+        base = self._parameters.get(name)  # absent if the module was created without it
         copy = tuned.active_copy(name) if tuned is not None else None
         return base if copy is None else copy.to(base.dtype)
 

@@ -40,7 +40,7 @@ FINGERPRINT_SAMPLES = 64
 
 def base_modules(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     """Names and modules below `module` as in the bare backbone: adapter layers are looked through."""
-    while isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper)):
+    while isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper)) and not isinstance(module, TunedParameters):
         module = module.base_layer if isinstance(module, BaseTunerLayer) else module.original_module
     yield name, module
     for child_name, child in module.named_children():

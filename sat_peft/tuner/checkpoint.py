@@ -25,9 +25,10 @@ ADAPTER_FILES = frozenset({CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, CARD_NAME})
 def save_adapter(peft_model: PeftModel, directory: str | Path, adapter_name: str = "default") -> Path:
     """Saves one adapter as `adapter_config.json`, `adapter_model.safetensors` and a model card `README.md`.
 
-    The files are written to a folder beside `directory`, flushed to disk and renamed, so that a reader meets the previous
-    adapter or the new one, never half of either. Call it in one process only. `PeftModel.from_pretrained` and
-    `load_adapter` both read the folder.
+    The files are written to a folder beside `directory`, flushed to disk and renamed, so that no reader and no crash
+    ever sees half an adapter. A previous adapter is renamed aside first and removed last: a crash between the two
+    renames leaves it beside `directory`, and `load_adapter` then says where. Call it in one process only.
+    `PeftModel.from_pretrained` and `load_adapter` both read the folder.
 
     Args:
         peft_model: Model with SAT adapters, unwrapped (`accelerator.unwrap_model`).
@@ -118,8 +119,8 @@ tags:
 
 # SAT adapter for {name}
 
-A Spatial-Aware Token adapter (SAT, ICCV 2023, https://arxiv.org/abs/2303.10438), written by sat_peft. It localises objects
-and classifies images; it was trained from image labels alone.
+A Spatial-Aware Token adapter (SAT, ICCV 2023, https://arxiv.org/abs/2303.10438), written by sat_peft. It
+classifies images and localises objects; it was trained from image labels alone.
 
 - backbone: `{name}`, pretrained tag `{backbone.get("pretrained_tag")}`, images of {backbone.get("img_size")} pixels
 - spatial blocks: {config.num_spatial_blocks}, tuned: `{config.tune}`, head: `{config.head}`
@@ -198,7 +199,7 @@ def _read_config(directory: Path) -> SatConfig:
         )
     try:
         return SatConfig.from_pretrained(str(directory))
-    except (UsageError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise UsageError(f"{path} is not valid: {error}") from error
 
 

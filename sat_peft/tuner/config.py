@@ -27,7 +27,7 @@ class SatConfig(LoraConfig):
             yields a map (paper: 3).
         tune: What learns besides token, position embedding and head. `"none"`: nothing; `"lora"`: low-rank updates in
             the last K blocks; `"full"`: the last K blocks whole, as private copies of their parameters (paper).
-        head: `"conv3x3"`: 3x3 convolution (paper); `"conv1x1"`: pointwise; `"separable"`: depthwise 3x3, then pointwise.
+        head: `"conv3x3"`: 3x3 convolution (paper); `"conv1x1"`: pointwise; `"separable"`: depthwise 3x3, then 1x1.
         drop_path_in_frozen_blocks: What `model.train()` does to the stochastic depth of the blocks before the last K.
             `True` leaves it on, as in the published training; `False` keeps it off, so that they are deterministic.
             Either way the rate is the one the timm model was created with.
@@ -88,6 +88,11 @@ class SatConfig(LoraConfig):
             raise UsageError(
                 f"target_modules={self.target_modules!r} has no effect with tune={self.tune!r}. "
                 'Use tune="lora", or leave target_modules out.'
+            )
+        if self.bias != "none":
+            raise UsageError(
+                f"bias={self.bias!r} trains base parameters in place, so that unload() could not give the base back. "
+                'Use bias="none", or tune="full".'
             )
         if self.layer_replication:
             raise UsageError("layer_replication changes the depth of the backbone and cannot be combined with SAT.")

@@ -1,8 +1,8 @@
 """Convolutional heads that are only ever averaged over the image, and so never evaluated per position.
 
-The class logits of SAT are the spatial mean of a zero-padded convolution of the patch tokens (section 3.3). Convolution and
-mean are both linear, so the mean needs only sums of the tokens: one for a 1x1 kernel, and for a 3x3 kernel the nine sums
-over the windows that the nine taps see. The cost does not grow with positions times classes.
+The class logits of SAT are the spatial mean of a zero-padded convolution of the patch tokens.
+Convolution and mean are both linear, so the mean needs only sums of the tokens: one for a 1x1 kernel, and for a 3x3
+kernel the nine sums over the windows that the nine taps see. The cost does not grow with positions times classes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from torch import nn
 def window_means(tokens: torch.Tensor) -> torch.Tensor:
     """Means of the windows seen by the taps of a 3x3 convolution with zero padding 1.
 
-    Tap (i, j) sees position (y + i - 1, x + j - 1) while (y, x) runs over the grid: all rows but the last for i = 0, all
-    rows for i = 1, all but the first for i = 2, and the same for columns. What falls into the padding counts as zero.
+    Tap (i, j) sees position (y + i - 1, x + j - 1) while (y, x) runs over the grid: all rows but the last for i = 0,
+    all rows for i = 1, all but the first for i = 2, and the same for columns. What falls into the padding counts as
+    zero.
 
     Args:
         tokens: (B, h, w, D).

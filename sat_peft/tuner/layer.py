@@ -7,17 +7,14 @@ leaves, and every fully tuned layer. The fourth holds copies of parameters that 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from sat_peft.errors import UsageError
+from sat_peft.tuner.forward import ForwardRecord
 from sat_peft.tuner.heads import HEAD_CLASSES
-
-if TYPE_CHECKING:
-    from sat_peft.tuner.attention import ForwardRecord
 
 NO_MERGE = (
     "SAT adds a token to the sequence and returns maps, which the base model cannot hold, so it cannot be merged. "
@@ -160,10 +157,13 @@ class TunedParameters(nn.Module, SatLayer):
         copies = nn.ParameterDict({name: parameter.detach().clone() for name, parameter in parameters.items()})
         self.sat_full[adapter_name] = copies.requires_grad_(adapter_name in self.active_adapters and not inference_mode)
 
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
+        """Nothing to do: there is no base layer, and copies are made on the device of their owner."""
+
     def active_copy(self, name: str) -> torch.Tensor | None:
         """The active adapter's copy of parameter `name`, which may be float32 on a half-precision base, or `None`."""
         adapter = self.current_adapter
         if adapter is None:
             return None
         copies = self.sat_full[adapter]
-        return copies[name] if name in copies else None
+        return copies.get(name)

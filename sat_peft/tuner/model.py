@@ -6,8 +6,8 @@ import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
-import torch
 from peft.tuners.lora import LoraLayer, LoraModel
 from peft.tuners.tuners_utils import (
     _filter_state_dict_by_key_prefixes,
@@ -15,7 +15,7 @@ from peft.tuners.tuners_utils import (
     check_target_module_exists,
 )
 from peft.utils import ModulesToSaveWrapper
-from timm.layers import DropPath, use_reentrant_ckpt
+from timm.layers import DropPath
 from torch import nn
 
 from sat_peft.errors import UsageError
@@ -24,7 +24,6 @@ from sat_peft.tuner.attention import (
     ORIGINAL_CLASSES,
     SWAPPED_CLASSES,
     TUNABLE_OWNERS,
-    ForwardRecord,
     MaskedAttentionMixin,
 )
 from sat_peft.tuner.backbone import (
@@ -37,6 +36,7 @@ from sat_peft.tuner.backbone import (
     rotary_attentions,
 )
 from sat_peft.tuner.config import SatConfig
+from sat_peft.tuner.forward import ForwardRecord, collect_output, open_record
 from sat_peft.tuner.layer import (
     NO_MERGE,
     FullyTunedLayer,
@@ -45,59 +45,23 @@ from sat_peft.tuner.layer import (
     SpatialTokenExit,
     TunedParameters,
 )
-from sat_peft.tuner.output import SatOutput
 
 ENTRY, EXIT = "norm_pre", "norm"
-
-
-def _open_record(vit: nn.Module, args: tuple, kwargs: dict) -> None:
-    """Forward pre-hook of the backbone: starts recording if an adapter is active."""
-    exit_layer = vit.norm
-    if exit_layer.current_adapter is None:
-        return
-    if kwargs.get("attn_mask") is not None or kwargs.get("is_causal"):
-        raise UsageError("SAT takes no attention mask: every token attends to the spatial token. Leave attn_mask out.")
-    if torch.is_grad_enabled() and vit.grad_checkpointing and use_reentrant_ckpt():
-        raise UsageError(
-            "timm's reentrant checkpointing cuts the maps off from the gradient. "
-            "Call timm.layers.set_reentrant_ckpt(False)."
-        )
-    exit_layer.sat_record.open()
-
-
-def _collect_output(vit: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor | None) -> SatOutput | None:
-    """Forward hook of the backbone: replaces its logits if an adapter is active; runs after a failed forward as well."""
-    exit_layer = vit.norm
-    record = exit_layer.sat_record
-    if not record.is_open:
-        return None
-    masks, tokens = record.masks, record.patch_tokens
-    record.close()
-    if tokens is None:  # the forward pass failed before the end
-        return None
-    images = args[0] if args else kwargs["x"]
-    height, width = vit.patch_embed.dynamic_feat_size(images.shape[-2:])
-    if isinstance(exit_layer.get_base_layer(), nn.Identity):
-        # With average pooling timm normalises after pooling; the head of SAT reads every patch token normalised.
-        tokens = vit.fc_norm(tokens)
-    first_patch = exit_layer.token_index + 1
-    block_maps = torch.stack([mask[:, first_patch:] for mask in masks]).unflatten(2, (height, width))
-    logits = exit_layer.classify(tokens.unflatten(1, (height, width)))
-    return SatOutput(logits=logits, maps=block_maps.mean(0), block_maps=block_maps)
 
 
 class SatModel(LoraModel):
     """A timm Vision Transformer with Spatial-Aware Token adapters (SAT, ICCV 2023, https://arxiv.org/abs/2303.10438).
 
-    A learned token joins the patch tokens; in the last K blocks its similarity to every token masks the attention, and the
-    mean of these masks over the blocks is the localisation map. Class logits come from a convolutional head on the patch
-    tokens. While an adapter is active, the model returns [`SatOutput`]; inside `disable_adapter()` it returns what timm
-    returns, bit for bit, and `unload()` gives the backbone back (frozen, as PEFT leaves it).
+    A learned token joins the patch tokens; in the last K blocks its similarity to every token masks the attention,
+    and the mean of these masks over the blocks is the localisation map. Class logits come from a convolutional head
+    on the patch tokens. While an adapter is active, the model returns [`SatOutput`]; inside `disable_adapter()` it
+    returns what timm returns, bit for bit, and `unload()` gives the backbone back (frozen, as PEFT leaves it).
 
     One adapter is active at a time. Merging is refused, since no plain ViT computes the same.
 
     `train()` switches on the stochastic depth of all blocks, frozen ones included, as in the published training; with
-    `SatConfig(drop_path_in_frozen_blocks=False)` the frozen blocks stay deterministic. Dropout follows `train()` as usual.
+    `SatConfig(drop_path_in_frozen_blocks=False)` the frozen blocks stay deterministic. Dropout follows `train()` as
+    usual.
 
     Args:
         model: The timm model. It is changed in place.
@@ -122,11 +86,15 @@ class SatModel(LoraModel):
     """
 
     tuner_layer_cls = (LoraLayer, SatLayer)
-    target_module_mapping = {}
+    target_module_mapping: ClassVar[dict] = {}
     # The forward hooks and switches live here, so the layers are of no use without the tuner.
     uses_shared_state = True
 
     # Preparation
+
+    def __init__(self, model: nn.Module, *args, **kwargs):
+        check_not_adapted(model)  # before PEFT adds the new adapter to the configuration it finds on the model
+        super().__init__(model, *args, **kwargs)
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args, **kwargs) -> None:
         config = copy.deepcopy(self.peft_config[adapter_name])
@@ -140,8 +108,6 @@ class SatModel(LoraModel):
 
     def _prepare_adapter_config(self, peft_config: SatConfig, model_config: dict) -> SatConfig:
         vit = self.model
-        if not hasattr(self, "_hooks"):
-            check_not_adapted(vit)
         check_backbone(vit, peft_config.num_spatial_blocks, peft_config.tune)
         backbone = describe_backbone(vit)
         if peft_config.backbone is not None:
@@ -253,8 +219,8 @@ class SatModel(LoraModel):
                     self._add_tuned_parameters(module, adapter_name, config)
         if not hasattr(self, "_hooks"):
             self._hooks = [
-                vit.register_forward_pre_hook(_open_record, with_kwargs=True),
-                vit.register_forward_hook(_collect_output, with_kwargs=True, always_call=True),
+                vit.register_forward_pre_hook(open_record, with_kwargs=True),
+                vit.register_forward_hook(collect_output, with_kwargs=True, always_call=True),
             ]
 
     def _add_tuned_parameters(self, owner: nn.Module, adapter_name: str, config: SatConfig) -> None:
@@ -365,7 +331,7 @@ class SatModel(LoraModel):
                 # PEFT hands out the trained copy here; unload() promises the base model.
                 parent, _, child = name.rpartition(".")
                 setattr(vit.get_submodule(parent), child, module.original_module)
-        return super()._unload_and_optionally_merge(merge=False, *args, **kwargs)
+        return super()._unload_and_optionally_merge(False, *args, **kwargs)
 
     # Adapter files
 
@@ -380,7 +346,6 @@ class SatModel(LoraModel):
         present = model.state_dict()
         prefixes = _get_tuner_state_dict_key_prefixes(model, adapter_name=adapter_name)
         expected = set(_filter_state_dict_by_key_prefixes(present, prefixes))
-        expected |= set(cls._get_learnable_bias_state_dict(model, present, config))
         expected |= {key for key in present if f".modules_to_save.{adapter_name}." in key}
         problems = []
         if missing := sorted(expected - set(remapped)):

@@ -15,7 +15,7 @@ class SatOutput(ModelOutput):
     Args:
         logits: (B, C) class logits, the spatial mean of the convolutional head.
         maps: (B, h, w) localisation maps in (0, 1), float32, on the grid of patches: the mean of `block_maps` over the
-            K spatial blocks (SAT, section 3.2).
+            K spatial blocks (SAT, Figure 2).
         block_maps: (K, B, h, w) the mask of every spatial block, first block first, float32.
     """
 

@@ -36,22 +36,23 @@ def load_reference_weights(peft_model: PeftModel, source: Mapping[str, torch.Ten
     """Overwrites base and adapter weights with those of a checkpoint of the published SAT code, in place.
 
     The spatial token and its position embedding (`loc_token`, `loc_embed`) and the head go into the active adapter; all
-    other weights go into the base model *and* into the fully tuned copies of the adapter. The place of the spatial token in
-    the sequence makes no difference to a ViT without rotary position embeddings. Low-rank updates are left as they are,
-    and have no effect as long as they are untrained. The `weight` entry, the blur kernel of the loss, is only checked.
+    other weights go into the base model *and* into the fully tuned copies of the adapter. The place of the spatial
+    token in the sequence makes no difference to a ViT without rotary position embeddings. Low-rank updates are left
+    as they are, and have no effect as long as they are untrained. The `weight` entry, the blur kernel of the loss, is
+    only checked.
 
     Args:
-        peft_model: Model with a single SAT adapter with the head `"conv3x3"`, on a backbone of the reference's geometry.
-        source: State dict, or path of a `.safetensors` or torch file (read without unpickling code). Names may start with
-            `module.`, and the state dict may be inside `{"model": ...}` or `{"state_dict": ...}`.
+        peft_model: Model with one SAT adapter with the head `"conv3x3"`, on a backbone of the reference's geometry.
+        source: State dict, or path of a `.safetensors` or torch file (read without unpickling code). Names may start
+            with `module.`, and the state dict may be inside `{"model": ...}` or `{"state_dict": ...}`.
 
     Raises:
-        UsageError: for missing or unknown names and differing shapes, all of which are named, a file that cannot be read,
-            or a model with several adapters. Nothing is overwritten then.
+        UsageError: for missing or unknown names and differing shapes, all of which are named, a file that cannot be
+            read, or a model with several adapters. Nothing is overwritten then.
     """
     if len(peft_model.peft_config) > 1:
         raise UsageError(
-            f"the model has the adapters {sorted(peft_model.peft_config)}, and new base weights would change all of them. "
+            f"the model has the adapters {sorted(peft_model.peft_config)}, and new base weights would change them all. "
             "Load the reference into a model with one adapter."
         )
     weights = _unwrap(_read(source) if isinstance(source, (str, Path)) else source)

@@ -1,0 +1,78 @@
+"""How the pieces of a forward pass reach the output: hooks around the backbone, and a record that layers write to."""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+from timm.layers import use_reentrant_ckpt
+from torch import nn
+
+from sat_peft.errors import UsageError
+from sat_peft.tuner.output import SatOutput
+
+
+class ForwardRecord(threading.local):
+    """What one forward pass leaves for the output: the masks of the spatial blocks and the normalised patch tokens.
+
+    Recording is on only between the start and the end of the backbone's forward, so a recomputation by gradient
+    checkpointing leaves nothing behind. Values are per thread, so that several threads may run inference on one model.
+    Copies and pickles start empty: activations are no part of the model's state.
+    """
+
+    def __init__(self):
+        self.masks: list[torch.Tensor] | None = None  # each (B, number of tokens), float32
+        self.patch_tokens: torch.Tensor | None = None  # (B, h * w, D)
+
+    @property
+    def is_open(self) -> bool:
+        return self.masks is not None
+
+    def open(self) -> None:
+        self.masks, self.patch_tokens = [], None
+
+    def close(self) -> None:
+        self.masks = self.patch_tokens = None
+
+    def __deepcopy__(self, memo):
+        return type(self)()
+
+    def __reduce__(self):
+        return type(self), ()
+
+
+def open_record(vit: nn.Module, args: tuple, kwargs: dict) -> None:
+    """Forward pre-hook of the backbone: starts recording if an adapter is active."""
+    exit_layer = vit.norm
+    if exit_layer.current_adapter is None:
+        return
+    attention_arguments = (*args[1:], kwargs.get("attn_mask"), kwargs.get("is_causal"))
+    if any(argument is not None and argument is not False for argument in attention_arguments):
+        raise UsageError("SAT takes no attention mask: every token attends to the spatial token. Leave attn_mask out.")
+    if torch.is_grad_enabled() and vit.grad_checkpointing and use_reentrant_ckpt():
+        raise UsageError(
+            "timm's reentrant checkpointing cuts the maps off from the gradient. "
+            "Call timm.layers.set_reentrant_ckpt(False)."
+        )
+    exit_layer.sat_record.open()
+
+
+def collect_output(vit: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor | None) -> SatOutput | None:
+    """Forward hook of the backbone: replaces its logits if an adapter is active. Also runs after a failed forward."""
+    exit_layer = vit.norm
+    record = exit_layer.sat_record
+    if not record.is_open:
+        return None
+    masks, tokens = record.masks, record.patch_tokens
+    record.close()
+    if tokens is None:  # the forward pass failed before the end
+        return None
+    images = args[0] if args else kwargs["x"]
+    height, width = vit.patch_embed.dynamic_feat_size(images.shape[-2:])
+    if isinstance(exit_layer.get_base_layer(), nn.Identity):
+        # With average pooling timm normalises after pooling; the head of SAT reads every patch token normalised.
+        tokens = vit.fc_norm(tokens)
+    first_patch = exit_layer.token_index + 1
+    block_maps = torch.stack([mask[:, first_patch:] for mask in masks]).unflatten(2, (height, width))
+    logits = exit_layer.classify(tokens.unflatten(1, (height, width)))
+    return SatOutput(logits=logits, maps=block_maps.mean(0), block_maps=block_maps)

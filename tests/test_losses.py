@@ -1,0 +1,159 @@
+"""The loss terms against direct transcriptions, their errors, and training in several processes."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sat_peft import SatLoss, SatOutput
+from sat_peft.errors import UsageError
+from sat_peft.losses import BLUR_KERNEL, area_per_image, normalization_per_image
+
+
+def random_output(batch=4, classes=5, grid=(4, 6), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return SatOutput(
+        logits=torch.randn(batch, classes, generator=generator),
+        maps=torch.rand(batch, *grid, generator=generator),
+    )
+
+
+def test_blur_weights():
+    corner, edge, centre = 0.00262846, 0.0460116, 0.8054397
+    expected = torch.tensor([[corner, edge, corner], [edge, centre, edge], [corner, edge, corner]])
+    assert torch.equal(BLUR_KERNEL, expected)
+    torch.testing.assert_close(BLUR_KERNEL.sum(), torch.tensor(1.0))
+    sigma = 1 / (2 * torch.log(expected[1, 1] / expected[1, 0])).sqrt()  # a Gaussian: exp(-r^2 / 2 sigma^2)
+    torch.testing.assert_close(expected[0, 0] / expected[1, 1], torch.exp(-2 / (2 * sigma**2)), rtol=1e-4, atol=0)
+
+
+def test_normalization_is_the_mean_of_blurred_times_one_minus_blurred():
+    maps = random_output().maps
+    padded = F.pad(maps, (1, 1, 1, 1))
+    blurred = sum(BLUR_KERNEL[i, j] * padded[:, i : i + 4, j : j + 6] for i in range(3) for j in range(3))
+    torch.testing.assert_close(normalization_per_image(maps), (blurred * (1 - blurred)).mean((1, 2)))
+
+
+def test_area_is_that_of_the_batch_not_of_each_image():
+    output = random_output(batch=2)
+    output.maps[0], output.maps[1] = 0.1, 0.5
+    assert torch.equal(area_per_image(output.maps), output.maps.mean((1, 2)))
+    loss = SatLoss(area_target=0.3)(output, torch.tensor([0, 1]))
+    torch.testing.assert_close(loss.area, torch.tensor(0.0), atol=1e-6, rtol=0)
+    loss = SatLoss(area_target=0.4)(output, torch.tensor([0, 1]))
+    torch.testing.assert_close(loss.area, torch.tensor(0.1))
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (0.5, 2.0, 3.0), (0.0, 1.0, 0.0)])
+def test_total_is_the_weighted_sum(weights):
+    output, labels = random_output(), torch.tensor([0, 1, 2, 3])
+    loss = SatLoss(0.2, *weights, label_smoothing=0.1)(output, labels)
+    torch.testing.assert_close(loss.classification, F.cross_entropy(output.logits, labels, label_smoothing=0.1))
+    torch.testing.assert_close(loss.area, (output.maps.mean() - 0.2).abs())
+    torch.testing.assert_close(loss.normalization, normalization_per_image(output.maps).mean())
+    expected = weights[0] * loss.classification + weights[1] * loss.area + weights[2] * loss.normalization
+    torch.testing.assert_close(loss.total, expected)
+
+
+def test_area_gradient_draws_the_mean_area_towards_the_target():
+    for value, sign in ((0.1, -1), (0.9, 1)):
+        output = random_output(batch=2)
+        output["maps"] = torch.full((2, 4, 6), value, requires_grad=True)
+        SatLoss(0.5)(output, torch.tensor([0, 1])).area.backward()
+        torch.testing.assert_close(output["maps"].grad, torch.full((2, 4, 6), sign / 48))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.tensor([0, 1, 2, 5]), "label 5 is out of range: the model has 5 classes"),
+        (torch.tensor([0, -1, 2, 3]), "label -1 is out of range"),
+        (torch.tensor([0, 1]), r"shape \(2,\) do not fit logits of shape \(4, 5\)"),
+        (torch.tensor([[0, 1, 2, 3]]), r"shape \(1, 4\) do not fit"),
+        (torch.tensor([0.0, 1, 2, 3]), "dtype torch.int64, not torch.float32"),
+    ],
+)
+def test_wrong_labels_are_named(labels, message):
+    with pytest.raises(UsageError, match=message):
+        SatLoss()(random_output(), labels)
+
+
+def test_labels_on_other_devices_are_not_read():
+    output = SatOutput(logits=torch.empty(4, 5, device="meta"), maps=torch.empty(4, 4, 6, device="meta"))
+    # Reading a value of a meta tensor raises, as reading one on a GPU would wait for it.
+    assert SatLoss()(output, torch.empty(4, dtype=torch.int64, device="meta")).total.is_meta
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"area_target": 25}, "area_target is a fraction .* not 25"),
+        ({"area_weight": -1}, "area_weight must be 0 or more, not -1"),
+        ({"normalization_weight": float("nan")}, "normalization_weight"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+    ],
+)
+def test_wrong_settings_are_named(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        SatLoss(**arguments)
+
+
+WORKER = """
+    import sys
+    import torch
+    from torch import distributed, nn
+    from torch.nn.parallel import DistributedDataParallel
+    from sat_peft import SatLoss, SatOutput
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.classify, self.locate = nn.Linear(6, 5), nn.Linear(6, 20)
+
+        def forward(self, x):
+            return SatOutput(logits=self.classify(x), maps=self.locate(x).sigmoid().unflatten(1, (4, 5)))
+
+    def run(rank, world_size, sizes, store):
+        torch.manual_seed(0)
+        model, x, labels = Model(), torch.randn(sum(sizes), 6), torch.arange(sum(sizes)) % 5
+        start = sum(sizes[:rank])
+        part = slice(start, start + sizes[rank]) if world_size > 1 else slice(None)
+        if world_size > 1:
+            distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
+            model = DistributedDataParallel(model)
+        loss = SatLoss(area_target=0.9, label_smoothing=0.1)(model(x[part]), labels[part])
+        loss.total.backward()
+        with torch.no_grad():
+            # Evaluation is local: one process alone may call the loss without waiting for the others.
+            local = SatLoss(0.9)(getattr(model, "module", model)(x[part]), labels[part]) if rank == 0 else None
+        result = {name: p.grad for name, p in getattr(model, "module", model).named_parameters()}
+        return result | {f"loss_{k}": v.detach() for k, v in loss._asdict().items()} | {"n": torch.tensor(len(x[part]))}
+
+    if __name__ == "__main__":
+        rank, store, sizes = int(sys.argv[1]), sys.argv[2], [int(s) for s in sys.argv[3].split(",")]
+        torch.save(run(0, 1, sizes, store), f"{store}.single{rank}")  # before there is a process group
+        torch.save(run(rank, len(sizes), sizes, store), f"{store}.{rank}")
+        distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("sizes", ["4,4", "5,2"])
+def test_two_processes_give_the_gradients_and_losses_of_one(sizes, tmp_path):
+    script, store = tmp_path / "worker.py", tmp_path / "store"
+    script.write_text(textwrap.dedent(WORKER))
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    workers = [
+        subprocess.Popen([sys.executable, script, str(rank), store, sizes], env=environment) for rank in range(2)
+    ]
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    single = torch.load(f"{store}.single0", weights_only=True)
+    for rank in range(2):
+        found = torch.load(f"{store}.{rank}", weights_only=True)
+        assert found.pop("n") == int(sizes.split(",")[rank])
+        for name, value in found.items():
+            torch.testing.assert_close(value, single[name], rtol=1e-6, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
