@@ -1,0 +1,75 @@
+"""What baselines on a frozen backbone share: patch tokens, the training mode, and files of what was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from sat_peft.errors import UsageError
+
+
+class FrozenBackboneClassifier(nn.Module):
+    """A classifier on the patch tokens of a frozen timm Vision Transformer, which stays deterministic in training.
+
+    Args:
+        backbone: a timm Vision Transformer; its parameters are frozen here.
+        num_classes: number of classes C.
+    """
+
+    def __init__(self, backbone: nn.Module, num_classes: int):
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False)
+        self.num_classes = num_classes
+
+    def train(self, mode: bool = True) -> FrozenBackboneClassifier:
+        """Sets training mode; the frozen backbone stays deterministic."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def grid(self, images: torch.Tensor) -> tuple[int, int]:
+        """(h, w) of the patch tokens of `images` (B, 3, H, W)."""
+        return self.backbone.patch_embed.dynamic_feat_size(images.shape[-2:])
+
+    def patch_tokens(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, N, D) normalised patch tokens of the frozen backbone."""
+        with torch.no_grad():
+            tokens = self.backbone.forward_features(images)[:, self.backbone.num_prefix_tokens :]
+            # Models with average pooling normalise after pooling; here every token is.
+            return self.backbone.fc_norm(tokens) if isinstance(self.backbone.norm, nn.Identity) else tokens
+
+
+def _trained(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def save_trained(module: nn.Module, file: Path) -> None:
+    """Writes the trained parameters of a baseline, without its backbone, as safetensors."""
+    save_file({name: value.detach().cpu().contiguous() for name, value in _trained(module).items()}, file)
+
+
+def load_trained(module: nn.Module, file: Path) -> None:
+    """Reads what `save_trained` wrote into a module of the same kind.
+
+    Raises:
+        UsageError: the file is missing or damaged, or its tensors are not those of `module`.
+    """
+    try:
+        saved = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"the weights {str(file)!r} cannot be read: {error}.") from error
+    trained = _trained(module)
+    found = {name: tuple(value.shape) for name, value in saved.items()}
+    expected = {name: tuple(value.shape) for name, value in trained.items()}
+    if found != expected:
+        raise UsageError(
+            f"the weights {str(file)!r} do not fit {type(module).__name__}: the file holds {found}, the module has "
+            f"{expected}. Name the run that they belong to."
+        )
+    with torch.no_grad():
+        for name, value in saved.items():
+            trained[name].copy_(value)

@@ -1,0 +1,47 @@
+"""TS-CAM: semantic maps of a convolutional head, coupled with the attention of the class token."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from sat_peft.baselines.attention_maps import query_weights, record_attention
+from sat_peft.baselines.frozen import FrozenBackboneClassifier
+
+
+class TsCam(FrozenBackboneClassifier):
+    """Token semantic coupled attention maps (Gao et al., ICCV 2021) on a frozen Vision Transformer.
+
+    A 3x3 convolution turns the normalised patch tokens into one semantic map per class; their spatial means are the
+    logits. The map of a class is its semantic map times the attention of the class token to the patches, the mean
+    over all heads and blocks (section 3.3). The paper trains the whole backbone; here it stays frozen, as SAT's does.
+
+    Args:
+        backbone: a timm Vision Transformer; its parameters are frozen here.
+        num_classes: number of classes C.
+    """
+
+    def __init__(self, backbone: nn.Module, num_classes: int):
+        super().__init__(backbone, num_classes)
+        self.head = nn.Conv2d(backbone.embed_dim, num_classes, kernel_size=3, padding=1)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def semantic_maps(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) one map per class."""
+        return self.head(self.patch_tokens(images).transpose(1, 2).unflatten(2, self.grid(images)))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, C) logits."""
+        return self.semantic_maps(images).mean((2, 3))
+
+    @torch.no_grad()
+    def localize(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, C) logits and the (B, h, w) coupled maps of `labels` (B,)."""
+        with record_attention(self.backbone) as attentions:
+            semantic = self.semantic_maps(images)
+        queries = query_weights(self.backbone, attentions[0].shape[-1]).to(attentions[0])
+        attended = torch.stack([queries @ attention for attention in attentions]).mean(0)
+        attended = attended[:, self.backbone.num_prefix_tokens :].unflatten(1, self.grid(images))
+        of_labels = semantic[torch.arange(len(labels), device=labels.device), labels]
+        return semantic.mean((2, 3)), of_labels * attended
