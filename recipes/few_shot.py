@@ -63,6 +63,10 @@ class Config:
     augmentation: Literal["shift", "crop", "none"] = "shift"
     """`shift`: small reflected shifts and flips; `crop`: random crops from 8/7 of the size and flips (the paper)."""
 
+    baselines: tuple[Literal["cam", "tscam", "rollout", "centre_box"], ...] = ("cam", "centre_box")
+    """Measured beside SAT, on the same backbone, images and steps. Attention rollout takes its classes from CAM; the
+    centre box needs a validation split with boxes."""
+
     threshold: float | None = None
     """Threshold of the maps; by default the best on the validation split if it has boxes, else the protocol's."""
     eval_batch_size: int = 64
@@ -75,8 +79,6 @@ class Config:
     """Replace a run in the output folder."""
 
 
-# Scenes per class of PartScenes. Training draws its shots from the first; more shots take the full pool.
-TRAIN_SCENES, VALIDATION_SCENES, TEST_SCENES = 50, 5, 30
 PROTOCOL = "original"
 CAM_LEARNING_RATE = 1e-2
 
@@ -91,18 +93,16 @@ def main(config: Config) -> None:
 
     from sat_peft import SatConfig, SatLoss, save_adapter
     from sat_peft.backbones import create_backbone, resolve_data_config
-    from sat_peft.baselines import LinearCam
+    from sat_peft.baselines import BASELINES, TRAINED_BASELINES, localizers, needed_classifiers, save_trained
     from sat_peft.cpu import keep_freed_memory, set_cpu_threads
-    from sat_peft.data.features import rows_with_boxes
-    from sat_peft.data.image_folder import load_image_folder
     from sat_peft.data.loaders import build_loaders
-    from sat_peft.data.scenes import part_scenes
     from sat_peft.data.shots import sample_shots
+    from sat_peft.data.splits import load_splits
     from sat_peft.evaluator import centre_box_accuracy, choose_centre_side, evaluate, resolve_threshold
     from sat_peft.parameters import count_parameters
     from sat_peft.report.gallery import draw_best_and_worst
     from sat_peft.report.tables import FIGURES, method_table, parameter_table
-    from sat_peft.run import RunFolder
+    from sat_peft.run import RunFolder, atomic_replacement
     from sat_peft.training import check_finite, create_optimizer, create_scheduler, endless
 
     start = time.perf_counter()
@@ -114,18 +114,9 @@ def main(config: Config) -> None:
     say = accelerator.print
 
     # Data: the shots for training; validation boxes choose thresholds; test images are seen once, at the end.
-    if config.data == "part_scenes":
-        sizes = {"train": max(TRAIN_SCENES, config.shots), "validation": VALIDATION_SCENES, "test": TEST_SCENES}
-        splits = {split: part_scenes(split, scenes_per_class=number) for split, number in sizes.items()}
-    else:
-        splits = load_image_folder(config.data)
+    splits = load_splits(config.data, shots=config.shots, say=say)
     splits["train"] = sample_shots(splits["train"], config.shots, config.seed)
     class_names = splits["train"].features["label"].names
-    for split in {"validation", "test"} & splits.keys():
-        annotated = rows_with_boxes(splits[split])
-        if 0 < len(annotated) < len(splits[split]):
-            say(f"{split}: evaluated on the {len(annotated)} of {len(splits[split])} images that have boxes")
-            splits[split] = annotated
 
     backbone = create_backbone(
         config.backbone, weights=config.weights, image_size=config.image_size, drop_path_rate=config.drop_path
@@ -213,20 +204,33 @@ def main(config: Config) -> None:
         if accelerator.is_main_process:
             draw_best_and_worst(run.path / "examples.png", sat_method, loaders.test.dataset, sat, accelerator.device)
 
-        # CAM: a linear classifier on the same frozen backbone, images and steps.
-        cam = LinearCam(model.unload(), len(class_names))
-        cam = fit("CAM", cam, lambda m, b: {"total": F.cross_entropy(m(b["images"]), b["labels"])}, CAM_LEARNING_RATE)
-        cam_test, _ = measure(cam.localize)
+        # Baselines: other heads on the same frozen backbone, images and steps.
+        backbone = model.unload()
+        trained = {}
+        for name in needed_classifiers(config.baselines):
+            module = TRAINED_BASELINES[name](backbone, len(class_names))
+            # TS-CAM has the head of SAT and its learning rate; a linear classifier learns with larger steps.
+            rate = CAM_LEARNING_RATE if name == "cam" else config.learning_rate
+            trained[name] = fit(
+                BASELINES[name], module, lambda m, b: {"total": F.cross_entropy(m(b["images"]), b["labels"])}, rate
+            )
+            if accelerator.is_main_process:
+                (run.path / "baselines").mkdir(exist_ok=True)
+                with atomic_replacement(run.path / "baselines" / f"{name}.safetensors") as file:
+                    save_trained(trained[name], file)
+        evaluations = {"sat": sat}
+        for name, method in localizers(config.baselines, trained).items():
+            evaluations[name], _ = measure(method)
 
         measured = sat.num_with_boxes > 0
         methods, thresholds = {}, {}
-        for name, evaluation in (("sat", sat), ("cam", cam_test)):
+        for name, evaluation in evaluations.items():
             methods[name] = {
                 key: evaluation.result.summary[key] if measured or key == "top1_cls" else None for key in FIGURES
             }
             thresholds[name] = evaluation.result.threshold
         side = None
-        if measured and sat_validation is not None and sat_validation.num_with_boxes:
+        if "centre_box" in config.baselines and measured and sat_validation and sat_validation.num_with_boxes:
             side = choose_centre_side(sat_validation.images, PROTOCOL)
             methods["centre_box"] = centre_box_accuracy(sat.images, side, PROTOCOL)
 
@@ -245,11 +249,12 @@ def main(config: Config) -> None:
         }
         run.write_json("results.json", results)
 
-    titles = {"sat": "SAT", "cam": "CAM", "centre_box": f"centre box, side {side}, classes of SAT"}
+    titles = {"sat": "SAT", **BASELINES, "centre_box": f"centre box, side {side}, classes of SAT"}
     say(f"\nTest split: {results['test_images']} images, {len(class_names)} classes, protocol {PROTOCOL}, percent")
     say(method_table({titles[name]: figures for name, figures in methods.items()}))
     if measured:
-        say(f"  Thresholds: SAT {thresholds['sat']:g}, CAM {thresholds['cam']:g} ({results['threshold_source']})")
+        chosen = ", ".join(f"{titles[name]} {threshold:g}" for name, threshold in thresholds.items())
+        say(f"  Thresholds: {chosen} ({results['threshold_source']})")
     else:
         say("  Localisation: not measured (the test split has no boxes); examples.png shows the maps.")
     say(f"\nRun folder: {run.path}  (adapter {adapter_bytes / 1000:.0f} kB, {results['seconds']:.0f} s)")

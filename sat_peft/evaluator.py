@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 
+from sat_peft.data.transforms import CENTRE_OF_TEN
 from sat_peft.errors import UsageError
 from sat_peft.localization import (
     LocalizationAccumulator,
@@ -76,7 +77,8 @@ def evaluate(
 
     Args:
         method: see `Method`.
-        loader: an evaluation loader of `build_loaders`, prepared by `accelerator`.
+        loader: of `build_evaluation_loader` or `build_loaders`, prepared by `accelerator`. Where its batches have
+            masks, PxAP is measured.
         accelerator: of the run.
         protocol: name or `Protocol`; the one that the loader was built for.
         threshold: see `LocalizationAccumulator`.
@@ -100,6 +102,7 @@ def evaluate(
                 boxes,
                 logits=logits,
                 labels=labels,
+                masks=_masks(protocol, batch, sizes),
                 image_sizes=sizes if protocol.own_pixels else None,
                 image_ids=indices,
             )
@@ -133,6 +136,47 @@ def _label_ranks(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def _valid_boxes(protocol: Protocol, boxes: torch.Tensor, image_size: tuple[int, int]) -> np.ndarray:
     scored, valid = protocol.transform_boxes(boxes.cpu().numpy(), image_size)
     return scored[valid]
+
+
+def _masks(protocol: Protocol, batch: dict, sizes: list[tuple[int, int]]) -> list[np.ndarray] | None:
+    if "masks" not in batch:
+        return None
+    return [protocol.transform_mask(mask, size) for mask, size in zip(batch["masks"], sizes, strict=True)]
+
+
+def ten_crop(method: Method) -> Method:
+    """`method` with ten-crop classification, as SAT's code does it on CUB.
+
+    The wrapped method takes images (B, 10, 3, H, W) of a loader with `ten_crop`, and returns the mean (B, C) of the ten
+    softmaxes as class scores, with the maps of the centre crop.
+    """
+
+    def localize(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        crops = images.shape[1]
+        logits, maps = method(images.flatten(0, 1), labels.repeat_interleave(crops))
+        probabilities = logits.float().softmax(-1).unflatten(0, (-1, crops)).mean(1)
+        return probabilities, maps.unflatten(0, (-1, crops))[:, CENTRE_OF_TEN]
+
+    return localize
+
+
+def collect_maps(
+    method: Method, loader: DataLoader, accelerator: Accelerator
+) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
+    """The maps (h, w) float32 of a prepared loader's images, in the order of the data set, and the images' own sizes
+    (width, height). Every process returns those of all; they are small, but there is one for every image.
+    """
+    found: list[tuple[int, np.ndarray, tuple[int, int]]] = []
+    with torch.inference_mode():
+        for batch in loader:
+            _, maps = method(batch["images"], batch["labels"])
+            sizes = [tuple(size) for size in batch["image_sizes"].tolist()]
+            found += zip(batch["indices"].tolist(), maps.float().cpu().numpy(), sizes, strict=True)
+    if accelerator.num_processes > 1:
+        found = gather_object(found)
+    rows = {index: (raw, size) for index, raw, size in found}
+    ordered = [rows[index] for index in sorted(rows)]
+    return [raw for raw, _ in ordered], [size for _, size in ordered]
 
 
 def resolve_threshold(

@@ -4,6 +4,7 @@ status.json    running, finished, …        config.json     the full configurat
 versions.json  package versions            image_ids.json  the training images
 metrics.jsonl  one line per logged step    adapter/        the saved adapter
 results.json   the figures                 examples.png    what they look like
+baselines/     weights of trained ones     evaluation/     what recipes/evaluate.py writes
 """
 
 from __future__ import annotations
@@ -99,7 +100,8 @@ class RunFolder(AbstractContextManager):
         # Results of the run that was here before must not stand beside this run's configuration.
         for name in ("results.json", "metrics.jsonl", "examples.png", "image_ids.json"):
             (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.path / "adapter", ignore_errors=True)
+        for name in ("adapter", "baselines", "evaluation"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
         write_json_atomic(self.path / "config.json", dict(config))
         versions = {name: version(name) for name in _PACKAGES}
         self.write_json("versions.json", {"python": platform.python_version(), **versions})

@@ -23,6 +23,17 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def decode_mask(record: dict) -> np.ndarray:
+    """The mask as (H, W) bool, True on the object.
+
+    Args:
+        record: `{"bytes": …, "path": …}` as `datasets` stores an undecoded greyscale image, 255 on the object.
+    """
+    source = io.BytesIO(record["bytes"]) if record.get("bytes") is not None else record["path"]
+    with Image.open(source) as mask:
+        return np.asarray(mask.convert("L")) > 127
+
+
 def decode_image(record: dict, image_id: str) -> torch.Tensor:
     """The image as (3, H, W) uint8 RGB, upright as its EXIF orientation says.
 

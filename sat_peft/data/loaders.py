@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from sat_peft.backbones import DataConfig
-from sat_peft.data.decoding import decode_image
+from sat_peft.data.decoding import decode_image, decode_mask
 from sat_peft.data.transforms import evaluation_transform, training_transform
 from sat_peft.errors import UsageError
 from sat_peft.localization import Protocol
@@ -26,11 +26,14 @@ class ImageRows(Dataset):
         rows: a data set with the columns of `sat_peft.data.features`.
         transform: (3, H, W) uint8 to the backbone's input.
         cache: keep decoded images in memory. For few images that are read many times.
+        masks: read the masks too, where the data set has any.
     """
 
-    def __init__(self, rows: datasets.Dataset, transform: Callable, *, cache: bool = False):
-        columns = [name for name in ("image_id", "image", "label", "boxes") if name in rows.column_names]
-        self.rows = rows.select_columns(columns).cast_column("image", datasets.Image(decode=False))
+    def __init__(self, rows: datasets.Dataset, transform: Callable, *, cache: bool = False, masks: bool = False):
+        images = ["image", "mask"] if masks and "mask" in rows.column_names else ["image"]
+        self.rows = rows.select_columns(["image_id", "label", "boxes", *images])
+        for name in images:
+            self.rows = self.rows.cast_column(name, datasets.Image(decode=False))
         self.transform = transform
         self._decoded: dict[int, torch.Tensor] | None = {} if cache else None
 
@@ -60,26 +63,33 @@ class ImageRows(Dataset):
                 f"a box of {row['image_id']!r} leaves its image: {first} (x0, y0, x1, y1) in {width} x {height} "
                 "pixels. Boxes are absolute pixels of the original image; check the box format."
             )
-        return {
+        sample = {
             "image": self.transform(image),
             "label": row["label"],
             "boxes": boxes,
             "image_size": (width, height),
             "index": index,
         }
+        if "mask" in row:
+            sample["mask"] = decode_mask(row["mask"])
+        return sample
 
 
 def collate(samples: list[dict]) -> dict:
     """A batch: `images` (B, 3, H, W), `labels` (B,), `boxes` B tensors (n_i, 4) xyxy in pixels of the original image,
-    `image_sizes` (B, 2) width and height of the original image, `indices` (B,) rows of the data set.
+    `image_sizes` (B, 2) width and height of the original image, `indices` (B,) rows of the data set, and where the
+    samples have masks `masks`, B bool arrays (H, W) in pixels of the original image.
     """
-    return {
+    batch = {
         "images": torch.stack([sample["image"] for sample in samples]),
         "labels": torch.tensor([sample["label"] for sample in samples]),
         "boxes": [sample["boxes"] for sample in samples],
         "image_sizes": torch.tensor([sample["image_size"] for sample in samples]),
         "indices": torch.tensor([sample["index"] for sample in samples]),
     }
+    if "mask" in samples[0]:
+        batch["masks"] = [sample["mask"] for sample in samples]
+    return batch
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,34 @@ class Loaders:
     train: DataLoader
     validation: DataLoader | None
     test: DataLoader
+
+
+def build_evaluation_loader(
+    rows: datasets.Dataset,
+    config: DataConfig,
+    *,
+    protocol: str | Protocol,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    masks: bool = False,
+    ten_crop: bool = False,
+) -> DataLoader:
+    """The loader of one evaluated split, in the order of its rows; recipes and the evaluator use no other.
+
+    Args:
+        rows: with the columns of `sat_peft.data.features`.
+        config: the backbone's image size and normalisation.
+        protocol: the evaluation protocol; it decides the transform.
+        batch_size: images per process and batch.
+        num_workers: loader processes; 0 loads in the evaluating process.
+        masks: read the masks too, where there are any, for PxAP.
+        ten_crop: images are (B, 10, 3, H, W), for `sat_peft.evaluator.ten_crop`.
+
+    Raises:
+        UsageError: a protocol that needs images of another size, or has no crop to take ten of.
+    """
+    images = ImageRows(rows, evaluation_transform(config, protocol, ten_crop=ten_crop), masks=masks)
+    return DataLoader(images, batch_size=batch_size, collate_fn=collate, num_workers=num_workers)
 
 
 def build_loaders(
@@ -122,8 +160,9 @@ def build_loaders(
     def evaluation(name: str) -> DataLoader | None:
         if name not in splits:
             return None
-        rows = ImageRows(splits[name], evaluation_transform(config, protocol))
-        return DataLoader(rows, batch_size=eval_batch_size, collate_fn=collate, num_workers=num_workers)
+        return build_evaluation_loader(
+            splits[name], config, protocol=protocol, batch_size=eval_batch_size, num_workers=num_workers
+        )
 
     rows = ImageRows(splits["train"], training_transform(config, augmentation), cache=cache_train)
     train = DataLoader(

@@ -14,6 +14,9 @@ _RESIZE_RATIO = 256 / 224
 # The largest shift, as a share of the image side.
 _SHIFT_RATIO = 1 / 12
 
+# Where the centre crop is among the ten.
+CENTRE_OF_TEN = 4
+
 AUGMENTATIONS = ("shift", "crop", "none")
 
 
@@ -54,11 +57,17 @@ def training_transform(config: DataConfig, augmentation: str = "shift") -> v2.Co
     return v2.Compose([*views, *_to_input(config)])
 
 
-def evaluation_transform(config: DataConfig, protocol: str | Protocol) -> v2.Compose:
+def evaluation_transform(config: DataConfig, protocol: str | Protocol, *, ten_crop: bool = False) -> v2.Compose:
     """(3, H, W) uint8 to the input of the backbone that `protocol` scores.
 
+    Args:
+        config: the backbone's data configuration.
+        protocol: name or `Protocol`.
+        ten_crop: (10, 3, h, w) instead of the centre crop alone: four corners and centre (index `CENTRE_OF_TEN`), then
+            their mirror images.
+
     Raises:
-        UsageError: the protocol fixes an image size that is not the backbone's.
+        UsageError: the protocol fixes an image size that is not the backbone's, or has no crop to take ten of.
     """
     protocol = get_protocol(protocol)
     image = protocol.image
@@ -70,6 +79,10 @@ def evaluation_transform(config: DataConfig, protocol: str | Protocol) -> v2.Com
             "protocol 'original', which takes any."
         )
     steps = [_resize(image.resize or config.image_size, config.interpolation)]
+    if ten_crop and not image.crop:
+        raise UsageError(f"protocol {protocol.name!r} shows whole images, of which there are no ten crops.")
+    if ten_crop:
+        return v2.Compose([*steps, v2.TenCrop(image.crop), *_to_input(config), torch.stack])
     if image.crop:
         steps.append(v2.CenterCrop(image.crop))
     return v2.Compose([*steps, *_to_input(config)])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
 __all__ = ["NANO_BACKBONE", "sat_peft_vit_nano_patch8_96"]
 
@@ -42,4 +42,11 @@ default_cfgs = generate_default_cfgs(
 def sat_peft_vit_nano_patch8_96(pretrained: bool = False, **kwargs) -> VisionTransformer:
     """A ViT of depth 6 and width 128 with 8 x 8 patches on 96 x 96 images (1.2M parameters)."""
     arguments = {"img_size": 96, "patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 4, "mlp_ratio": 4}
-    return build_model_with_cfg(VisionTransformer, NANO_BACKBONE, pretrained, **(arguments | kwargs))
+    # The filter resizes the position embedding where another `img_size` than 96 is asked for.
+    return build_model_with_cfg(
+        VisionTransformer,
+        NANO_BACKBONE,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        **(arguments | kwargs),
+    )
