@@ -1,0 +1,278 @@
+"""Evaluates a trained adapter under one or several protocols, beside the baselines that were trained with it.
+
+    accelerate launch recipes/evaluate.py --run runs/NAME --protocols original sat wsol
+    accelerate launch recipes/evaluate.py --adapter DIR --data DIR --output DIR
+
+Writes tables, plots, figures and per-image records into the run's folder `evaluation`. Thresholds come from the
+validation split, are given, or are read off the maps; the evaluated split chooses one only with
+--threshold-source oracle, and every output then says so.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Config:
+    run: Path | None = None
+    """Run folder of few_shot.py: names the adapter, the backbone, the data and the baselines."""
+    adapter: Path | None = None
+    """Adapter folder, instead of a run; needs --data."""
+    data: str | None = None
+    """`part_scenes`, or a folder of images as few_shot.py takes it; by default the run's."""
+    backbone: str | None = None
+    """Name of the backbone; by default the one that the run or the adapter records."""
+    weights: Path | None = None
+    """Local weights of the backbone (a .safetensors file, or a folder with one), instead of a download."""
+
+    protocols: tuple[Literal["original", "sat", "wsol", "tscam"], ...] = ("original",)
+    """Evaluation protocols. One that fixes the image size gets the backbone at that size."""
+    split: Literal["test", "validation"] = "test"
+    """The split that is evaluated."""
+    baselines: tuple[Literal["cam", "tscam", "rollout", "centre_box"], ...] | None = None
+    """Evaluated beside SAT; by default all whose weights the run has, and the centre box."""
+
+    threshold_source: Literal["fixed", "validation", "unsupervised", "oracle"] | None = None
+    """`fixed` (--threshold, or the protocol's own), `validation` (the best there), `unsupervised` (from the maps of
+    the validation or, without one, the training images; no boxes) or `oracle` (the best on the evaluated images). By
+    default `fixed` with --threshold, else `validation` where that split has boxes, else `fixed`."""
+    threshold: float | None = None
+    """Threshold of the maps of every method."""
+
+    bootstrap: int = 1000
+    """Bootstrap samples for the confidence intervals; 0 for none."""
+    ten_crop: bool = False
+    """Classify by the mean softmax of ten crops where the protocol crops (`sat` on CUB); maps from the centre crop."""
+    eval_batch_size: int = 64
+    """Images per process and step."""
+    num_workers: int = 0
+    """Loader processes."""
+    output: Path | None = None
+    """Folder for the results; by default `evaluation` in the run folder."""
+    overwrite: bool = False
+    """Replace an evaluation in the output folder."""
+
+
+# Images whose maps tell the unsupervised threshold; more change it little.
+UNSUPERVISED_IMAGES = 1000
+
+
+def main(config: Config) -> None:
+    # The heavy imports wait until the options are read, so that --help and a mistyped option answer at once.
+    from accelerate import Accelerator
+
+    from sat_peft import evaluator as evaluation
+    from sat_peft import get_protocol, load_adapter
+    from sat_peft.backbones import resolve_data_config
+    from sat_peft.baselines import BASELINES, TRAINED_BASELINES, load_trained, localizers, needed_classifiers
+    from sat_peft.cpu import keep_freed_memory, set_cpu_threads
+    from sat_peft.data.features import rows_with_boxes
+    from sat_peft.data.loaders import build_evaluation_loader
+    from sat_peft.data.splits import check_class_names, load_splits
+    from sat_peft.errors import UsageError
+    from sat_peft.localization import choose_threshold
+    from sat_peft.report.evaluation import check_output, markdown, write_evaluation
+    from sat_peft.restore import trained_from_adapter, trained_from_run
+
+    # Options: whatever is wrong with them is said before anything is computed.
+    if (config.run is None) == (config.adapter is None):
+        raise UsageError("name either a run folder with --run or an adapter folder with --adapter.")
+    output = config.output or (config.run / "evaluation" if config.run else None)
+    if output is None:
+        raise UsageError(
+            "an adapter folder holds nothing but the adapter; name a folder for the results with --output."
+        )
+    check_output(output, overwrite=config.overwrite)
+    if config.threshold is not None and config.threshold_source not in (None, "fixed"):
+        raise UsageError(
+            f"--threshold {config.threshold:g} and --threshold-source {config.threshold_source} exclude each other."
+        )
+    if config.bootstrap < 0:
+        raise UsageError(f"bootstrap must be 0 or more, got {config.bootstrap}.")
+    protocols = [get_protocol(name) for name in dict.fromkeys(config.protocols)]
+    if config.ten_crop and not any(protocol.image.crop for protocol in protocols):
+        raise UsageError("--ten-crop needs a protocol that crops its images: sat.")
+    given = None if config.threshold is None else choose_threshold("fixed", value=config.threshold)
+
+    find, folder = (trained_from_run, config.run) if config.run else (trained_from_adapter, config.adapter)
+    trained = find(folder, backbone=config.backbone, weights=config.weights)
+    data = config.data or trained.data
+    if data is None:
+        raise UsageError("an adapter does not record its data; name it with --data (part_scenes, or a folder).")
+    names = config.baselines
+    if names is None:
+        available = {name for name in BASELINES if set(needed_classifiers([name])) <= trained.baselines.keys()}
+        names = [name for name in BASELINES if name in available]
+    missing = [name for name in needed_classifiers(names) if name not in trained.baselines]
+    if missing:
+        raise UsageError(
+            f"there are no trained weights of the baselines {', '.join(missing)} here; a run of few_shot.py with "
+            f"--baselines {' '.join(missing)} leaves them in its folder."
+        )
+
+    accelerator = Accelerator()
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
+        set_cpu_threads()
+    say = accelerator.print
+
+    # Data: the evaluated split, and the one that chooses thresholds where that is another.
+    wanted = dict.fromkeys([config.split, "validation"])
+    splits = load_splits(data, wanted, say=say)
+    if config.split not in splits:
+        raise UsageError(f"{data} has no {config.split} split.")
+    rows = splits[config.split]
+    class_names = rows.features["label"].names
+    check_class_names(trained.class_names, class_names)
+    if not len(rows_with_boxes(rows)):
+        raise UsageError(f"the {config.split} split of {data} has no boxes, so localisation cannot be measured.")
+    held_out = splits.get("validation") if config.split != "validation" else None
+    chooses = held_out is not None and len(rows_with_boxes(held_out)) > 0
+    source = config.threshold_source or ("validation" if chooses and given is None else "fixed")
+    if source == "validation" and not chooses:
+        raise UsageError(
+            "--threshold-source validation needs a validation split with boxes that is not the evaluated split. "
+            "Take `fixed`, or `unsupervised`, which needs no boxes."
+        )
+    if source == "unsupervised":
+        unlabelled = held_out if held_out is not None else load_splits(data, ["train"], say=say)["train"]
+        step = -(-len(unlabelled) // UNSUPERVISED_IMAGES)
+        unlabelled = unlabelled.select(range(0, len(unlabelled), step))
+
+    def threshold_of(method, protocol, loader):
+        """Where the threshold of `method` comes from; `loader` makes a loader of a split."""
+        if source == "oracle":
+            return "oracle"
+        if source == "validation":
+            held_out_scores = evaluation.evaluate(method, loader(held_out), accelerator, protocol=protocol)
+            return choose_threshold("validation", scores=held_out_scores.result)
+        if source == "unsupervised":
+            maps, sizes = evaluation.collect_maps(method, loader(unlabelled), accelerator)
+            return choose_threshold(
+                "unsupervised", maps=maps, protocol=protocol, image_sizes=sizes if protocol.own_pixels else None
+            )
+        return given or choose_threshold("fixed", protocol=protocol)
+
+    def build_methods(backbone):
+        """SAT, then the baselines: they read the bare backbone, from which the adapter is taken out again."""
+        model = load_adapter(backbone, trained.adapter).to(accelerator.device)
+
+        def sat(images, labels):
+            output = model(images)
+            return output.logits, output.maps
+
+        yield "sat", sat
+        bare, classifiers = model.unload(), {}
+        for name in needed_classifiers(names):
+            classifiers[name] = TRAINED_BASELINES[name](bare, len(class_names)).eval()
+            load_trained(classifiers[name], trained.baselines[name])
+            classifiers[name].to(accelerator.device)
+        yield from localizers(names, classifiers).items()
+
+    sections, curves, records = {}, {}, {}
+    sizes = {p.name: p.image.crop or p.image.resize or trained.image_size for p in protocols}
+    for size in dict.fromkeys(sizes.values()):
+        backbone = trained.create_backbone(size)
+        data_config = resolve_data_config(backbone)
+        for name, method in build_methods(backbone):
+            title = {"sat": "SAT", **BASELINES}[name]
+            for protocol in (p for p in protocols if sizes[p.name] == size):
+                say(f"evaluating {title} under protocol {protocol.name}")
+
+                def loader(split_rows, protocol=protocol, data_config=data_config, **options):
+                    return accelerator.prepare(
+                        build_evaluation_loader(
+                            split_rows,
+                            data_config,
+                            protocol=protocol,
+                            batch_size=config.eval_batch_size,
+                            num_workers=config.num_workers,
+                            **options,
+                        )
+                    )
+
+                crops = config.ten_crop and protocol.image.crop is not None
+                measured = evaluation.evaluate(
+                    evaluation.ten_crop(method) if crops else method,
+                    loader(rows, masks=True, ten_crop=crops),
+                    accelerator,
+                    protocol=protocol,
+                    threshold=threshold_of(method, protocol, loader),
+                    # The intervals are for the files, which one process writes.
+                    bootstrap=config.bootstrap if accelerator.is_main_process else 0,
+                )
+                section = sections.setdefault(
+                    protocol.name,
+                    {
+                        "source": protocol.source,
+                        "image_size": list(data_config.image_size),
+                        "ten_crop": crops,
+                        "oracle": source == "oracle",
+                        "methods": {},
+                    },
+                )
+                result = measured.result.to_dict()
+                curves.setdefault(protocol.name, {})[name] = result.pop("per_threshold")
+                if not protocol.multi_contour:
+                    # The best threshold of the evaluated images belongs to the definition of one protocol only.
+                    for figures in (result["summary"], result["confidence_intervals"]):
+                        figures.pop("max_box_acc", None), figures.pop("max_box_acc_v2", None)
+                section["methods"][name] = {"title": title, **result}
+                for image, record in zip(measured.images, measured.result.records(), strict=True):
+                    row = rows[image.index]
+                    del record["image_id"]
+                    identity = {"image_id": row["image_id"], "label": class_names[row["label"]], "method": name}
+                    records.setdefault(protocol.name, []).append(
+                        identity | record | {"label_rank": image.label_rank, "true_boxes": image.boxes.tolist()}
+                    )
+                if name == "sat" and "centre_box" in names and chooses:
+                    known = evaluation.evaluate(method, loader(held_out), accelerator, protocol=protocol)
+                    side = evaluation.choose_centre_side(known.images, protocol)
+                    section["centre_box"] = {
+                        "title": f"centre box, side {side:g}, classes of SAT",
+                        "threshold": None,
+                        "threshold_source": None,
+                        "summary": evaluation.centre_box_accuracy(measured.images, side, protocol),
+                        "confidence_intervals": {},
+                    }
+    for section in sections.values():
+        if "centre_box" in section:
+            section["methods"]["centre_box"] = section.pop("centre_box")
+    if "centre_box" in names and not chooses:
+        say("centre box: left out, since its side is chosen on a validation split with boxes that is not evaluated")
+
+    results = {
+        "run": config.run,
+        "adapter": trained.adapter,
+        "backbone": trained.backbone,
+        "data": data,
+        "split": config.split,
+        "num_images": len(rows),
+        "num_classes": len(class_names),
+        "bootstrap": config.bootstrap,
+        "protocols": {protocol.name: sections[protocol.name] for protocol in protocols},
+    }
+    if accelerator.is_main_process:
+        write_evaluation(output, results, curves, records)
+    say(f"\n{markdown(results)}\nWritten to {output}")
+
+
+if __name__ == "__main__":
+    options = tyro.cli(Config, description=__doc__)
+    try:
+        main(options)
+    except ValueError as error:
+        from sat_peft.errors import UsageError
+
+        if not isinstance(error, UsageError):
+            raise
+        print(f"\nerror: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted; the output folder is as it was")
