@@ -67,7 +67,6 @@ def main(config: Config) -> None:
     # The heavy imports wait until the options are read, so that --help and a mistyped option answer at once.
     from accelerate import Accelerator
 
-    from sat_peft import evaluator as evaluation
     from sat_peft import get_protocol, load_adapter
     from sat_peft.backbones import resolve_data_config
     from sat_peft.baselines import BASELINES, TRAINED_BASELINES, load_trained, localizers, needed_classifiers
@@ -76,8 +75,16 @@ def main(config: Config) -> None:
     from sat_peft.data.loaders import build_evaluation_loader
     from sat_peft.data.splits import check_class_names, load_splits
     from sat_peft.errors import UsageError
+    from sat_peft.evaluator import centre_box_accuracy, choose_centre_side, collect_maps, evaluate, ten_crop
     from sat_peft.localization import choose_threshold
-    from sat_peft.report.evaluation import check_output, markdown, write_evaluation
+    from sat_peft.report.evaluation import (
+        centre_box_entry,
+        check_output,
+        image_records,
+        markdown,
+        method_entry,
+        write_evaluation,
+    )
     from sat_peft.restore import trained_from_adapter, trained_from_run
 
     # Options: whatever is wrong with them is said before anything is computed.
@@ -129,6 +136,8 @@ def main(config: Config) -> None:
         raise UsageError(f"{data} has no {config.split} split.")
     rows = splits[config.split]
     class_names = rows.features["label"].names
+    image_ids, labels = rows["image_id"][:], [class_names[label] for label in rows["label"]]
+    titles = {"sat": "SAT", **BASELINES}
     check_class_names(trained.class_names, class_names)
     if not len(rows_with_boxes(rows)):
         raise UsageError(f"the {config.split} split of {data} has no boxes, so localisation cannot be measured.")
@@ -145,19 +154,37 @@ def main(config: Config) -> None:
         step = -(-len(unlabelled) // UNSUPERVISED_IMAGES)
         unlabelled = unlabelled.select(range(0, len(unlabelled), step))
 
-    def threshold_of(method, protocol, loader):
-        """Where the threshold of `method` comes from; `loader` makes a loader of a split."""
-        if source == "oracle":
-            return "oracle"
-        if source == "validation":
-            held_out_scores = evaluation.evaluate(method, loader(held_out), accelerator, protocol=protocol)
-            return choose_threshold("validation", scores=held_out_scores.result)
-        if source == "unsupervised":
-            maps, sizes = evaluation.collect_maps(method, loader(unlabelled), accelerator)
-            return choose_threshold(
-                "unsupervised", maps=maps, protocol=protocol, image_sizes=sizes if protocol.own_pixels else None
+    def measure(name, method, protocol, data_config):
+        """(evaluation, evaluation of the held-out split or None) of one method under one protocol."""
+
+        def loader(dataset, **options):
+            sizes = {"batch_size": config.eval_batch_size, "num_workers": config.num_workers}
+            return accelerator.prepare(
+                build_evaluation_loader(dataset, data_config, protocol=protocol, **sizes, **options)
             )
-        return given or choose_threshold("fixed", protocol=protocol)
+
+        known, threshold = None, given or choose_threshold("fixed", protocol=protocol)
+        if source == "validation" or (name == "sat" and "centre_box" in names and chooses):
+            known = evaluate(method, loader(held_out), accelerator, protocol=protocol)
+        if source == "validation":
+            threshold = choose_threshold("validation", scores=known.result)
+        elif source == "unsupervised":
+            maps, sizes = collect_maps(method, loader(unlabelled), accelerator)
+            own = {"image_sizes": sizes} if protocol.own_pixels else {}
+            threshold = choose_threshold("unsupervised", maps=maps, protocol=protocol, **own)
+        elif source == "oracle":
+            threshold = "oracle"
+        crops = config.ten_crop and protocol.image.crop is not None
+        measured = evaluate(
+            ten_crop(method) if crops else method,
+            loader(rows, masks=True, ten_crop=crops),
+            accelerator,
+            protocol=protocol,
+            threshold=threshold,
+            # The intervals are for the files, which one process writes.
+            bootstrap=config.bootstrap if accelerator.is_main_process else 0,
+        )
+        return measured, known
 
     def build_methods(backbone):
         """SAT, then the baselines: they read the bare backbone, from which the adapter is taken out again."""
@@ -175,75 +202,36 @@ def main(config: Config) -> None:
             classifiers[name].to(accelerator.device)
         yield from localizers(names, classifiers).items()
 
+    # One backbone per image size: position embeddings are resized where a protocol fixes another than the training's.
     sections, curves, records = {}, {}, {}
     sizes = {p.name: p.image.crop or p.image.resize or trained.image_size for p in protocols}
     for size in dict.fromkeys(sizes.values()):
         backbone = trained.create_backbone(size)
         data_config = resolve_data_config(backbone)
+        group = [protocol for protocol in protocols if sizes[protocol.name] == size]
+        for protocol in group:
+            sections[protocol.name] = {
+                "source": protocol.source,
+                "image_size": list(data_config.image_size),
+                "ten_crop": config.ten_crop and protocol.image.crop is not None,
+                "oracle": source == "oracle",
+                "methods": {},
+            }
+            curves[protocol.name], records[protocol.name] = {}, []
+        centre_boxes = {}
         for name, method in build_methods(backbone):
-            title = {"sat": "SAT", **BASELINES}[name]
-            for protocol in (p for p in protocols if sizes[p.name] == size):
-                say(f"evaluating {title} under protocol {protocol.name}")
-
-                def loader(split_rows, protocol=protocol, data_config=data_config, **options):
-                    return accelerator.prepare(
-                        build_evaluation_loader(
-                            split_rows,
-                            data_config,
-                            protocol=protocol,
-                            batch_size=config.eval_batch_size,
-                            num_workers=config.num_workers,
-                            **options,
-                        )
-                    )
-
-                crops = config.ten_crop and protocol.image.crop is not None
-                measured = evaluation.evaluate(
-                    evaluation.ten_crop(method) if crops else method,
-                    loader(rows, masks=True, ten_crop=crops),
-                    accelerator,
-                    protocol=protocol,
-                    threshold=threshold_of(method, protocol, loader),
-                    # The intervals are for the files, which one process writes.
-                    bootstrap=config.bootstrap if accelerator.is_main_process else 0,
-                )
-                section = sections.setdefault(
-                    protocol.name,
-                    {
-                        "source": protocol.source,
-                        "image_size": list(data_config.image_size),
-                        "ten_crop": crops,
-                        "oracle": source == "oracle",
-                        "methods": {},
-                    },
-                )
-                result = measured.result.to_dict()
-                curves.setdefault(protocol.name, {})[name] = result.pop("per_threshold")
-                if not protocol.multi_contour:
-                    # The best threshold of the evaluated images belongs to the definition of one protocol only.
-                    for figures in (result["summary"], result["confidence_intervals"]):
-                        figures.pop("max_box_acc", None), figures.pop("max_box_acc_v2", None)
-                section["methods"][name] = {"title": title, **result}
-                for image, record in zip(measured.images, measured.result.records(), strict=True):
-                    row = rows[image.index]
-                    del record["image_id"]
-                    identity = {"image_id": row["image_id"], "label": class_names[row["label"]], "method": name}
-                    records.setdefault(protocol.name, []).append(
-                        identity | record | {"label_rank": image.label_rank, "true_boxes": image.boxes.tolist()}
-                    )
-                if name == "sat" and "centre_box" in names and chooses:
-                    known = evaluation.evaluate(method, loader(held_out), accelerator, protocol=protocol)
-                    side = evaluation.choose_centre_side(known.images, protocol)
-                    section["centre_box"] = {
-                        "title": f"centre box, side {side:g}, classes of SAT",
-                        "threshold": None,
-                        "threshold_source": None,
-                        "summary": evaluation.centre_box_accuracy(measured.images, side, protocol),
-                        "confidence_intervals": {},
-                    }
-    for section in sections.values():
-        if "centre_box" in section:
-            section["methods"]["centre_box"] = section.pop("centre_box")
+            for protocol in group:
+                say(f"evaluating {titles[name]} under protocol {protocol.name}")
+                measured, known = measure(name, method, protocol, data_config)
+                sections[protocol.name]["methods"][name] = method_entry(titles[name], measured.result)
+                curves[protocol.name][name] = measured.result.per_threshold
+                records[protocol.name] += image_records(name, measured, image_ids, labels)
+                if known is not None and name == "sat" and "centre_box" in names:
+                    side = choose_centre_side(known.images, protocol)
+                    figures = centre_box_accuracy(measured.images, side, protocol)
+                    centre_boxes[protocol.name] = centre_box_entry(side, figures)
+        for name, entry in centre_boxes.items():
+            sections[name]["methods"]["centre_box"] = entry
     if "centre_box" in names and not chooses:
         say("centre box: left out, since its side is chosen on a validation split with boxes that is not evaluated")
 

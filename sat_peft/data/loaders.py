@@ -123,8 +123,11 @@ def build_evaluation_loader(
         ten_crop: images are (B, 10, 3, H, W), for `sat_peft.evaluator.ten_crop`.
 
     Raises:
-        UsageError: a protocol that needs images of another size, or has no crop to take ten of.
+        UsageError: a number out of range, a protocol that needs images of another size or has no crop to take ten of.
     """
+    for name, number, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+        if number < least:
+            raise UsageError(f"{name} must be at least {least}, got {number}.")
     images = ImageRows(rows, evaluation_transform(config, protocol, ten_crop=ten_crop), masks=masks)
     return DataLoader(images, batch_size=batch_size, collate_fn=collate, num_workers=num_workers)
 

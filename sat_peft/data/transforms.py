@@ -82,7 +82,8 @@ def evaluation_transform(config: DataConfig, protocol: str | Protocol, *, ten_cr
     if ten_crop and not image.crop:
         raise UsageError(f"protocol {protocol.name!r} shows whole images, of which there are no ten crops.")
     if ten_crop:
-        return v2.Compose([*steps, v2.TenCrop(image.crop), *_to_input(config), torch.stack])
+        # Crops come last: of several tensors, torchvision's transforms take the first alone for an image.
+        return v2.Compose([*steps, *_to_input(config), v2.TenCrop(image.crop), torch.stack])
     if image.crop:
         steps.append(v2.CenterCrop(image.crop))
     return v2.Compose([*steps, *_to_input(config)])

@@ -80,7 +80,7 @@ def draw_iou_histograms(path: Path, values: Mapping[str, Sequence[float]], *, ti
     axes.axvline(0.5, color="0.4", lw=1, zorder=0)
     axes.annotate("localised", (0.5, 1), (4, -2), ("data", "axes fraction"), "offset points", va="top", color="0.4")
     axes.set_ylim(0, None)
-    axes.set_xlabel("IoU of the predicted box with the nearest true box")
+    axes.set_xlabel("IoU of the predicted box with the best matching true box")
     axes.set_ylabel("images (%)")
     axes.legend(frameon=False, fontsize=9)
     _save(figure, path)

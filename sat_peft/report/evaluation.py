@@ -16,6 +16,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from sat_peft.errors import UsageError
+from sat_peft.evaluator import Evaluation
+from sat_peft.localization import LocalizationResult
 from sat_peft.report.curves import draw_iou_histograms, draw_threshold_curves
 from sat_peft.run import write_json_atomic, write_text_atomic
 
@@ -37,6 +39,43 @@ ORACLE_WARNING = (
     "**Oracle thresholds: they were chosen on the very images that are evaluated here. These figures are an upper "
     "bound and do not compare with figures whose threshold was chosen elsewhere.**"
 )
+
+
+def method_entry(title: str, result: LocalizationResult) -> dict:
+    """What results.json and the tables tell of a method.
+
+    MaxBoxAcc takes the best threshold of the evaluated images; it is kept for the protocol that is defined by it and
+    for oracle thresholds, which do so by request.
+    """
+    entry = result.to_dict()
+    del entry["per_threshold"]  # in curves.json
+    if entry["summary"]["max_box_acc_v2"] is None and not result.threshold_source.startswith("oracle"):
+        for figures in (entry["summary"], entry["confidence_intervals"]):
+            figures.pop("max_box_acc", None)
+    return {"title": title} | entry
+
+
+def centre_box_entry(side: float, figures: Mapping[str, float]) -> dict:
+    """As `method_entry`, for the centre box, which has no map and no threshold."""
+    title = f"centre box, side {side:g}, classes of SAT"
+    unknown = {"threshold": None, "threshold_source": None, "confidence_intervals": {}}
+    return {"title": title, "summary": dict(figures), **unknown}
+
+
+def image_records(method: str, evaluation: Evaluation, image_ids: Sequence[str], labels: Sequence[str]) -> list[dict]:
+    """One record for every image: what was found in it, and what there was to find, in evaluation pixels.
+
+    Args:
+        method: its name.
+        evaluation: of the method.
+        image_ids, labels: of all rows of the data set.
+    """
+    records = []
+    for image, record in zip(evaluation.images, evaluation.result.records(), strict=True):
+        identity = {"image_id": image_ids[image.index], "label": labels[image.index], "method": method}
+        known = {"label_rank": image.label_rank, "true_boxes": image.boxes.tolist()}
+        records.append(record | identity | known)
+    return records
 
 
 def check_output(folder: Path, *, overwrite: bool = False) -> None:
@@ -137,7 +176,7 @@ def _notes(results: Mapping, protocol: Mapping) -> list[str]:
     notes = [f"Thresholds: {'; '.join(sources)}."]
     if protocol["oracle"]:
         notes.append(ORACLE_WARNING)
-    if any("max_box_acc_v2" in method["summary"] for method in methods):
+    if any(method["summary"].get("max_box_acc_v2") is not None for method in methods):
         notes.append("MaxBoxAcc and MaxBoxAccV2 take, by definition, the best threshold of the evaluated images.")
     if protocol["ten_crop"]:
         notes.append("Classes: mean softmax of ten crops; maps: centre crop.")
