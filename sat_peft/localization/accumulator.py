@@ -9,7 +9,7 @@ from sat_peft.localization import inputs
 from sat_peft.localization.boxes import best_iou
 from sat_peft.localization.pixel_ap import bin_edges, check_positive_pixels, pixel_histograms
 from sat_peft.localization.protocols import Protocol, get_protocol
-from sat_peft.localization.region_sweep import sweep_one_by_one
+from sat_peft.localization.region_sweep import sweep
 from sat_peft.localization.regions import EMPTY_BOXES, EXTENT_RULES
 from sat_peft.localization.results import LocalizationResult, outcome_bits, summarize
 from sat_peft.localization.score_map import FOREGROUND_RULES, score_map
@@ -127,15 +127,15 @@ class LocalizationAccumulator:
         to_boxes = EXTENT_RULES[protocol.extent_rule]
         empty = np.array(EMPTY_BOXES[protocol.empty_box](size))
         levels = self._rule.levels(scores, self._cuts)
-        sweep = sweep_one_by_one(levels, len(self._cuts), protocol.region_rule, protocol.multi_contour)
-        found = np.where(sweep.found[:, None], to_boxes(sweep.extents, size), empty)
+        regions = sweep(scores, levels, len(self._cuts), protocol.region_rule, protocol.multi_contour)
+        found = np.where(regions.found[:, None], to_boxes(regions.extents, size), empty)
         iou = best_iou(found, truth, protocol.iou_rule)
         if not protocol.multi_contour:
             return found, iou, None
         # An empty foreground has its empty box as the only candidate.
-        multi_iou = np.where(sweep.found, 0.0, iou)
-        contours = best_iou(to_boxes(sweep.contour_extents, size), truth, protocol.iou_rule)
-        np.maximum.at(multi_iou, sweep.contour_cuts, contours)
+        multi_iou = np.where(regions.found, 0.0, iou)
+        contours = best_iou(to_boxes(regions.contour_extents, size), truth, protocol.iou_rule)
+        np.maximum.at(multi_iou, regions.contour_cuts, contours)
         return found, iou, multi_iou
 
     def _append(self, part: dict[str, np.ndarray]) -> None:

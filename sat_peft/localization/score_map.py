@@ -70,7 +70,7 @@ class _Absolute:
             return np.searchsorted(cuts, scores, side="left").astype(np.uint16)
         levels = np.zeros(scores.shape, np.uint8)
         for cut in cuts:
-            levels += scores > cut
+            levels += (scores > cut).view(np.uint8)
         return levels
 
 
