@@ -60,7 +60,9 @@ def sweep_one_by_one(levels: np.ndarray, num_cuts: int, region_rule: str, contou
     return result
 
 
-def sweep(scores: np.ndarray, levels: np.ndarray, num_cuts: int, region_rule: str, contours: bool = False) -> RegionSweep:
+def sweep(
+    scores: np.ndarray, levels: np.ndarray, num_cuts: int, region_rule: str, contours: bool = False
+) -> RegionSweep:
     """As `sweep_one_by_one`, for all foregrounds at once.
 
     Args:
@@ -71,22 +73,23 @@ def sweep(scores: np.ndarray, levels: np.ndarray, num_cuts: int, region_rule: st
         contours: also return every contour of every foreground, in no particular order.
     """
     order = scores.view(np.int32)
-    peaks, basins = region_tree.peaks_and_basins(order, diagonal=True)
-    if len(peaks) > _MOST_PEAKS:
+    basins = region_tree.find_basins(order, diagonal=True)
+    if basins.count > _MOST_PEAKS:
         return sweep_one_by_one(levels, num_cuts, region_rule, contours)
     measure, undecided = _SIZES[region_rule]
-    sizes = measure(basins, levels, len(peaks), num_cuts)
-    components = region_tree.grow(basins, levels, len(peaks), num_cuts, True, sizes)
-    size = np.where(components.present, components.size, -1)
+    sizes = measure(basins, levels, num_cuts)
+    components = region_tree.grow(basins, levels, num_cuts, True, sizes)
+    present = components.present
+    size = np.where(present, components.size, -1)
     winner = size.argmax(axis=0)
     cuts = np.arange(num_cuts)
-    result = RegionSweep(_extents(components)[winner, cuts], size[winner, cuts] >= 0)
+    result = RegionSweep(components.extents(winner, cuts), size[winner, cuts] >= 0)
     for cut in np.flatnonzero(undecided(components, size, winner)):
         result.extents[cut] = REGION_RULES[region_rule](levels > cut)
     if contours:
         hole_extents, hole_cuts = holes(order, levels, num_cuts)
-        rows, component_cuts = np.nonzero(components.present)
-        result.contour_extents = np.concatenate([_extents(components)[rows, component_cuts], hole_extents])
+        rows, component_cuts = np.nonzero(present)
+        result.contour_extents = np.concatenate([components.extents(rows, component_cuts), hole_extents])
         result.contour_cuts = np.concatenate([component_cuts, hole_cuts])
     return result
 
@@ -99,19 +102,14 @@ def holes(order: np.ndarray, levels: np.ndarray, num_cuts: int) -> tuple[np.ndar
     # The complement, framed by outside pixels that are deeper than any other: they share one basin, the last one.
     depth = np.pad(_BITS_OF_ONE - order, 1, constant_values=_BITS_OF_ONE + 1)
     depth_levels = np.pad(num_cuts - levels.astype(np.uint16), 1, constant_values=num_cuts)
-    peaks, basins = region_tree.peaks_and_basins(depth, diagonal=False)
-    if len(peaks) == 1:
+    basins = region_tree.find_basins(depth, diagonal=False)
+    if basins.count == 1:
         return np.zeros((0, 4), np.int64), np.zeros(0, np.int64)
-    background = region_tree.grow(basins, depth_levels, len(peaks), num_cuts, False, None)
+    background = region_tree.grow(basins, depth_levels, num_cuts, False, None)
     rows, depth_cuts = np.nonzero(background.present[:-1])
     # Minus one pixel of frame, and one pixel wider on both sides.
-    extents = _extents(background)[rows, depth_cuts] + (-2, -2, 0, 0)
+    extents = background.extents(rows, depth_cuts) + np.array([-2, -2, 0, 0])
     return extents, num_cuts - 1 - depth_cuts
-
-
-def _extents(components: Components) -> np.ndarray:
-    """(K, C, 4) as [x0, y0, x1, y1]."""
-    return np.concatenate([components.first, components.last]).transpose(1, 2, 0)
 
 
 def _equal_sizes(components: Components, size: np.ndarray, winner: np.ndarray) -> np.ndarray:
@@ -126,7 +124,7 @@ def _unclear_areas(components: Components, size: np.ndarray, winner: np.ndarray)
     What a contour encloses is at least the component's own area and at most its extents'.
     """
     cuts = np.arange(size.shape[1])
-    bound = np.where(components.present, 2 * (components.last - components.first).prod(axis=0), -1)
+    bound = np.where(size >= 0, 2 * (components.last - components.first).prod(axis=0), -1)
     largest = size[winner, cuts]
     bound[winner, cuts] = -1
     return (bound.max(axis=0) >= largest) & (largest >= 0)

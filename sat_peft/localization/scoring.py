@@ -30,6 +30,7 @@ def score_maps(
     bootstrap: int = 0,
     confidence: float = 0.95,
     seed: int = 0,
+    workers: int = 0,
 ) -> LocalizationResult:
     """Localisation accuracy of a set of maps.
 
@@ -51,6 +52,7 @@ def score_maps(
         bootstrap: number of resamples of the images for confidence intervals; 0 computes none.
         confidence: mass of the intervals.
         seed: of the resampling.
+        workers: number of processes to deal the maps to; 0 and 1 score in this one.
 
     Maps that are constant or not finite everywhere are scored by the protocol's rule for an empty foreground.
 
@@ -75,6 +77,7 @@ def score_maps(
         ignore=ignore,
         image_sizes=image_sizes,
         image_ids=image_ids,
+        workers=workers,
     )
     return accumulator.compute(bootstrap=bootstrap, confidence=confidence, seed=seed)
 
