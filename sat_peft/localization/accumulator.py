@@ -7,7 +7,7 @@ import numpy as np
 from sat_peft.errors import UsageError
 from sat_peft.localization import inputs
 from sat_peft.localization.matching import Batch, Sweep, score_batch_in_processes
-from sat_peft.localization.pixel_ap import bin_edges, check_positive_pixels
+from sat_peft.localization.pixel_histograms import bin_edges, check_positive_pixels
 from sat_peft.localization.protocols import Protocol, get_protocol
 from sat_peft.localization.results import LocalizationResult, summarize
 from sat_peft.localization.score_map import FOREGROUND_RULES

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from sat_peft.localization.boxes import best_iou
-from sat_peft.localization.pixel_ap import pixel_histograms
+from sat_peft.localization.pixel_histograms import pixel_histograms
 from sat_peft.localization.protocols import Protocol
 from sat_peft.localization.region_sweep import sweep
 from sat_peft.localization.regions import EMPTY_BOXES, EXTENT_RULES
