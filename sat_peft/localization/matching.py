@@ -123,6 +123,12 @@ def score_batch_in_processes(settings: Sweep, batch: Batch, workers: int) -> dic
     # A forked process needs no second import of the packages that the caller has loaded.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        scored = list(pool.map(score_batch, [settings] * len(parts), parts))
+    threads = cv2.getNumThreads()
+    # OpenCV's threads do not survive a fork, and a forked process would wait for them for ever: stop them first.
+    cv2.setNumThreads(1)
+    try:
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            scored = list(pool.map(score_batch, [settings] * len(parts), parts))
+    finally:
+        cv2.setNumThreads(threads)
     return {name: np.concatenate([part[name] for part in scored]) for name in scored[0]}
