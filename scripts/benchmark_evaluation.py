@@ -299,21 +299,16 @@ def stages(protocol, maps):
         "resize and normalise": "score_map",
         "foreground levels": "levels",
         "basins": "find_basins",
-        "extents of basins": "_extents",
+        "sizes of basins": ("pixel_counts", "twice_polygon_areas"),
+        "extents of basins": ("_extents", "_column_stretches"),
         "passes between basins": "_passes",
         "join basins": "_join",
         "IoU": "best_iou",
         "OpenCV where undecided": "largest_contour",
     }.items():
-        files = ("region_tree.py",) if function == "_extents" else ("",)
-        shares[stage] = (
-            sum(
-                cumulative
-                for (file, _, name), (_, _, _, cumulative, _) in rows.items()
-                if name == function and file.endswith(files) and "localization" in file
-            )
-            / total
-        )
+        functions = (function,) if isinstance(function, str) else function
+        seconds = [row[3] for (file, _, name), row in rows.items() if name in functions and "localization" in file]
+        shares[stage] = sum(seconds) / total
     shares["everything else"] = 1 - sum(shares.values())
     print(f"\nwhere the time goes under {protocol} (all contours under wsol)")
     for stage, share in shares.items():
@@ -322,22 +317,38 @@ def stages(protocol, maps):
 
 
 def compare_workers(workers, rounds, count=1024):
-    """Wall time of one process over that of several; printed."""
+    """One process against several: wall time, and processor time per process, which a busy machine disturbs less."""
     from sat_peft.localization import score_maps
 
     maps, boxes = make_maps(count, seed=1)
     result = {}
-    print(f"\n{workers} processes, {count} maps, wall time")
+    print(f"\n{workers} processes, {count} maps")
     for protocol in ("sat", "wsol"):
-        seconds = {1: [], workers: []}
+        wall, busy = ({1: [], workers: []} for _ in range(2))
         for _ in range(min(rounds, 5)):
-            for processes, values in seconds.items():
-                start = time.perf_counter()
+            for processes in wall:
+                start, own, children = time.perf_counter(), time.process_time(), children_time()
                 score_maps(maps, boxes, protocol=protocol, workers=processes)
-                values.append(time.perf_counter() - start)
-        result[protocol] = statistics.median(seconds[1]) / statistics.median(seconds[workers])
-        print(f"  {protocol:6s} {result[protocol]:.2f} times as fast as one process")
+                wall[processes].append(time.perf_counter() - start)
+                own, children = time.process_time() - own, children_time() - children
+                busy[processes].append(own + children / processes)
+        result[protocol] = {
+            name: statistics.median(times[1]) / statistics.median(times[workers])
+            for name, times in (("wall_time", wall), ("processor_time", busy))
+        }
+        print(
+            f"  {protocol:6s} {result[protocol]['wall_time']:.2f} times as fast as one by the clock, "
+            f"{result[protocol]['processor_time']:.2f} times by processor time (what idle cores would give)"
+        )
     return result
+
+
+def children_time():
+    """Seconds of processor time of the processes that have ended."""
+    import os
+
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 if __name__ == "__main__":
