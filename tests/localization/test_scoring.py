@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from golden import load_sat, load_wsol
+from localization_golden import load_sat, load_wsol
 
 from sat_peft.errors import UsageError
 from sat_peft.localization import LocalizationAccumulator, ThresholdChoice, get_protocol, localize, pixel_ap, score_maps

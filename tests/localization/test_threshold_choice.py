@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from golden import load_sat
+from localization_golden import load_sat
 
 from sat_peft.errors import UsageError
 from sat_peft.localization import best_threshold, choose_threshold, score_maps

@@ -128,6 +128,7 @@ def test_an_unknown_configuration_is_named():
         metrics.LocalizationAccuracy(config_name="clases")
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_cache_folder(tmp_path):
     maps, boxes = example()
     np.save(tmp_path / "maps.npy", maps)
