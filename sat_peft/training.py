@@ -57,9 +57,18 @@ def create_scheduler(
 
 
 def endless(loader: Iterable[dict]) -> Iterator[dict]:
-    """Batches of `loader`, epoch after epoch."""
+    """Batches of `loader`, epoch after epoch.
+
+    Raises:
+        UsageError: an epoch without a batch, which would go on for ever.
+    """
     while True:
-        yield from loader
+        empty = True
+        for batch in loader:
+            empty = False
+            yield batch
+        if empty:
+            raise UsageError("the training loader has no batches; give it at least one image.")
 
 
 def check_finite(terms: dict[str, float], step: int, learning_rate: float) -> None:
