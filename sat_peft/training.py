@@ -1,4 +1,4 @@
-"""Shared pieces of the Accelerate loops: optimizer, schedule, an endless loader, a guard. The loss stays in the recipe."""
+"""Shared pieces of the Accelerate loops: optimizer, schedule, endless loader, guard. The loss stays in the recipe."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ def training_transform(config: DataConfig, augmentation: str = "shift") -> v2.Co
 
     Args:
         config: the backbone's data configuration.
-        augmentation: `shift` (resize to the input, shift by up to 1/12 of the side with reflected edges, flip: keeps the
-            whole object in sight), `crop` (resize to 8/7 of the input, random crop, flip: the published recipe) or
+        augmentation: `shift` (resize to the input, shift by up to 1/12 of the side with reflected edges, flip: keeps
+            the whole object in sight), `crop` (resize to 8/7 of the input, random crop, flip: the published recipe) or
             `none`.
     """
     height, width = size = config.image_size

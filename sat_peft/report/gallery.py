@@ -61,7 +61,7 @@ def draw_best_and_worst(
 
         groups = {"Examples (no true boxes)": shown[:columns], " ": shown[columns:]}
     else:
-        order = [index for index in sorted(iou, key=iou.__getitem__, reverse=True)]
+        order = sorted(iou, key=iou.__getitem__, reverse=True)
         count = min(columns, max(1, len(order) // 2))
 
         def title(index: int) -> str:
