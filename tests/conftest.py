@@ -1,0 +1,6 @@
+"""What all tests share."""
+
+import os
+
+# Before any import of the hub's client, which reads it once: a test that asks the hub fails at once, with or without net.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
