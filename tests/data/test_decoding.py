@@ -88,7 +88,7 @@ def test_transparency_is_dropped_without_a_warning():
 
 def test_pixels_without_a_range_are_refused():
     depth = Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8))
-    with pytest.raises(UsageError, match="'a'.*no fixed range.*8 or 16 bits"):
+    with pytest.raises(UsageError, match=r"'a'.*no fixed range.*8 or 16 bits"):
         decode_image(encode(depth, "TIFF"), "a")
 
 

@@ -137,7 +137,7 @@ def test_metadata_in_another_encoding_is_named(root):
 
 def test_class_that_train_lacks_is_named(root):
     write_image(root / "test/cow/1.jpg")
-    with pytest.raises(UsageError, match="test has class folders that .*train lacks: cow"):
+    with pytest.raises(UsageError, match=r"test has class folders that .*train lacks: cow"):
         load_image_folder(root)
 
 

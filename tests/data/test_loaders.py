@@ -117,7 +117,7 @@ def test_loader_processes_give_the_same_batches():
 def test_box_that_leaves_its_image_is_named(box):
     samples = ImageRows(rows(2, [[[0, 0, 1, 1]], [[0, 0, 2, 2], box]]), lambda image: image)
     assert samples[0]["boxes"].tolist() == [[0, 0, 1, 1]]
-    with pytest.raises(UsageError, match="a box of 'image1' leaves its image: .* in 40 x 20 pixels.*box format"):
+    with pytest.raises(UsageError, match=r"a box of 'image1' leaves its image: .* in 40 x 20 pixels.*box format"):
         samples[1]
 
 

@@ -1,6 +1,7 @@
 """The few-shot draw: exact, nested, and the same everywhere."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def test_draw_is_the_committed_one():
 def test_fewer_shots_are_among_more_shots():
     rows = pool(20, 20, 20)
     draws = [set(sample_shots(rows, shots, seed=5)["image_id"]) for shots in range(1, 20)]
-    assert all(fewer < more for fewer, more in zip(draws, draws[1:], strict=False))
+    assert all(fewer < more for fewer, more in pairwise(draws))
 
 
 def test_seeds_and_classes_draw_differently():

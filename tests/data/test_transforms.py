@@ -88,10 +88,10 @@ def test_timm_random_interpolation_is_evaluated_as_bicubic():
 
 
 def test_protocol_of_another_size_than_the_backbones_is_refused():
-    with pytest.raises(UsageError, match="'sat' evaluates images of 224 x 224 pixels.*takes 96 x 96.*'original'"):
+    with pytest.raises(UsageError, match=r"'sat' evaluates images of 224 x 224 pixels.*takes 96 x 96.*'original'"):
         evaluation_transform(config(96), "sat")
 
 
 def test_unknown_augmentation_is_named_with_the_choices():
-    with pytest.raises(UsageError, match="'shfit'.*'shift'.*shift, crop, none"):
+    with pytest.raises(UsageError, match=r"'shfit'.*'shift'.*shift, crop, none"):
         training_transform(GREY, "shfit")
