@@ -110,11 +110,13 @@ def evaluate(
             ]
     if accelerator.num_processes > 1:
         gathered = gather_object([(accumulator.state(), images)])
+        states = [state for state, _ in gathered if state]
+        images = [image for _, share in gathered for image in share]
         accumulator = LocalizationAccumulator(protocol, threshold=threshold)
-        images = []
-        for state, share in gathered:
-            accumulator.merge(state)
-            images += share
+        if states:
+            # In the order of the data set, on which the bootstrap and the records depend.
+            order = np.concatenate([state["image_id"] for state in states]).argsort(kind="stable")
+            accumulator.merge({name: np.concatenate([state[name] for state in states])[order] for name in states[0]})
     ordered = {image.index: image for image in sorted(images, key=lambda image: image.index)}
     return Evaluation(accumulator.compute(bootstrap=bootstrap), list(ordered.values()))
 
