@@ -13,8 +13,8 @@ import os
 import platform
 import shutil
 import traceback
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,17 +25,25 @@ from sat_peft.errors import UsageError
 _PACKAGES = ("torch", "torchvision", "timm", "peft", "accelerate", "datasets", "evaluate", "numpy")
 
 
-def write_text_atomic(path: Path, text: str) -> None:
-    """Writes `text` to a sibling file and renames it, so that `path` is never half written."""
+@contextmanager
+def atomic_replacement(path: Path) -> Iterator[Path]:
+    """A sibling of `path` to write to. It takes the place of `path` at the end, or is removed after an error, so that
+    `path` is never half written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Writes `text` as UTF-8, whole or not at all."""
+    with atomic_replacement(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _plain(value: object) -> object:
