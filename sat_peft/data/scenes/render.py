@@ -142,7 +142,7 @@ def _pattern(rng: np.random.Generator, name: str, pose: _Pose) -> list[np.ndarra
     if name == "spots":
         angles = np.radians(np.arange(0, 360, 45))
         circle = 0.065 * np.stack([np.cos(angles), np.sin(angles)], 1)
-        return [circle + [x + phase, y + phase] for x in span for y in np.arange(-0.75, 0.7, 0.22)]
+        return [np.add(circle, [x + phase, y + phase]) for x in span for y in np.arange(-0.75, 0.7, 0.22)]
     return []
 
 
