@@ -118,6 +118,8 @@ def create_backbone(
             backbone without patch tokens, a size that the patch size does not divide.
     """
     _check_name(name)
+    if not 0 <= drop_path_rate < 1:
+        raise UsageError(f"drop_path_rate must be at least 0 and less than 1, got {drop_path_rate}.")
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     # The skeleton tells the patch size before anything is downloaded; on the meta device it costs no memory.
     with torch.device("meta"), _unreachable_hub(name):
