@@ -42,6 +42,18 @@ def write_folder(root: Path, *, boxes: bool = True) -> Path:
     return root
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_core():
+    """The recipe takes every core it may use. With one, runs have one thread, and tests beside them keep theirs."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    yield
+    os.sched_setaffinity(0, cores)
+
+
 @pytest.fixture(scope="module")
 def options(tmp_path_factory) -> dict:
     """Options of a run on a small folder with a small backbone of random weights."""
