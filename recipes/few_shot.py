@@ -110,8 +110,9 @@ def main(config: Config) -> None:
     if accelerator.device.type == "cpu":
         keep_freed_memory()
         set_cpu_threads()
-    set_seed(config.seed)
     say = accelerator.print
+    # A threshold that cannot be is refused now and not after the training.
+    resolve_threshold(config.threshold, None, PROTOCOL)
 
     # Data: the shots for training; validation boxes choose thresholds; test images are seen once, at the end.
     if config.data == "part_scenes":
@@ -127,6 +128,7 @@ def main(config: Config) -> None:
             say(f"{split}: evaluated on the {len(annotated)} of {len(splits[split])} images that have boxes")
             splits[split] = annotated
 
+    set_seed(config.seed)
     backbone = create_backbone(
         config.backbone, weights=config.weights, image_size=config.image_size, drop_path_rate=config.drop_path
     )
@@ -183,11 +185,12 @@ def main(config: Config) -> None:
                 accelerator.backward(terms["total"])
                 accelerator.clip_grad_norm_(module.parameters(), 1.0)
                 optimizer.step()
+                learning_rate_of_step = scheduler.get_last_lr()[0]
                 scheduler.step()
                 optimizer.zero_grad(set_to_none=True)
                 values = {key: value.item() for key, value in terms.items()}
                 check_finite(values, step, learning_rate)
-                run.log(method=name, step=step, learning_rate=scheduler.get_last_lr()[0], **values)
+                run.log(method=name, step=step, learning_rate=learning_rate_of_step, **values)
                 bar.set_postfix(loss=f"{values['total']:.3f}")
             return accelerator.unwrap_model(module.eval())
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import pickle
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +14,17 @@ import timm
 import torch
 from safetensors import SafetensorError
 from timm.data import resolve_model_data_config
-from timm.models import load_checkpoint
+from timm.models import load_state_dict
 from torch import nn
 
 from sat_peft.errors import UsageError
 
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+# What torch, timm and safetensors raise for a file that is cut short, of another kind, or holds more than tensors.
+_UNREADABLE = (
+    *(OSError, EOFError, RuntimeError, LookupError, ValueError, AttributeError, TypeError),
+    *(pickle.UnpicklingError, SafetensorError),
+)
 _LOCAL_WEIGHTS_HINT = (
     "On a machine without the hub, fetch the model elsewhere (for example `huggingface-cli download timm/NAME "
     "--local-dir DIR`) and name that folder or its model.safetensors with --weights."
@@ -78,11 +85,12 @@ def _check_image_size(model: nn.Module, name: str, image_size: tuple[int, int]) 
             "Transformer such as deit_small_patch16_224, vit_small_patch14_dinov2 or vit_base_patch16_dinov3."
         )
     for side, size, patch in zip(("height", "width"), image_size, patch_size, strict=True):
-        if size % patch:
-            below, above = size // patch * patch, (size // patch + 1) * patch
+        if size < 1 or size % patch:
+            below = max(size // patch, 0) * patch
+            near = f"{below} and {below + patch}" if below else f"{patch} and {2 * patch}"
             raise UsageError(
                 f"image {side} {size} is not a multiple of the patch size {patch} of {name}; "
-                f"the nearest sizes that are: {below} and {above}."
+                f"the nearest sizes that are: {near}."
             )
 
 
@@ -110,9 +118,11 @@ def create_backbone(
             backbone without patch tokens, a size that the patch size does not divide.
     """
     _check_name(name)
+    if not 0 <= drop_path_rate < 1:
+        raise UsageError(f"drop_path_rate must be at least 0 and less than 1, got {drop_path_rate}.")
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     # The skeleton tells the patch size before anything is downloaded; on the meta device it costs no memory.
-    with torch.device("meta"):
+    with torch.device("meta"), _unreachable_hub(name):
         skeleton = timm.create_model(name, num_classes=0)
     _check_image_size(skeleton, name, size or resolve_model_data_config(skeleton)["input_size"][1:])
     arguments: dict = {"num_classes": 0}
@@ -121,19 +131,32 @@ def create_backbone(
     if drop_path_rate:
         arguments["drop_path_rate"] = drop_path_rate
     if weights is not None:
+        file = _weights_file(Path(weights))
         model = timm.create_model(name, **arguments)
-        _load_local_weights(model, name, _weights_file(Path(weights)))
+        _load_local_weights(model, name, file)
         return model
     try:
-        return timm.create_model(name, pretrained=pretrained, **arguments)
-    except OSError as error:
-        raise UsageError(
-            f"the pretrained weights of {name!r} could not be fetched: {_first_line(error)} {_LOCAL_WEIGHTS_HINT}"
-        ) from error
+        with _unreachable_hub(name):
+            return timm.create_model(name, pretrained=pretrained, **arguments)
     except RuntimeError as error:
         if "No pretrained weights exist" not in str(error):
             raise
         raise UsageError(f"timm knows no pretrained weights of {name!r}. {_LOCAL_WEIGHTS_HINT}") from error
+
+
+@contextmanager
+def _unreachable_hub(name: str) -> Iterator[None]:
+    """Turns the errors of a download, or of files that are not there, into a `UsageError` with the way out."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{name!r} could not be fetched: {_first_line(error)} {_LOCAL_WEIGHTS_HINT}") from error
+
+
+def _shape_report(error: Exception) -> str:
+    """What torch says about the first tensor that does not fit; it comes below a headline."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[min(1, len(lines) - 1)].strip()
 
 
 def _first_line(error: Exception) -> str:
@@ -146,15 +169,21 @@ def _load_local_weights(model: nn.Module, name: str, file: Path) -> None:
     timm's own loading is lenient once the classifier is dropped: a file of another model would leave the random
     initialisation in place with no more than a logged line.
     """
+    try:
+        state_dict = load_state_dict(str(file), device="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        # torch's own advice here is to unpickle whatever the file holds, which is what must not be done.
+        raise UsageError(
+            f"the weights in {str(file)!r} cannot be read: the file is damaged, or no file of tensors alone "
+            f"({type(error).__name__}). Give a .safetensors file, or a .pth/.bin file that holds nothing but tensors."
+        ) from error
     # Every timm family keeps the renaming and resizing of its published checkpoints beside its classes.
     filter_fn = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     try:
-        result = load_checkpoint(model, str(file), strict=False, filter_fn=filter_fn, weights_only=True)
-    except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
-        raise UsageError(
-            f"the weights in {str(file)!r} cannot be read for {name!r}: {_first_line(error)} "
-            "Give a .safetensors file, or a .pth/.bin file that holds nothing but tensors."
-        ) from error
+        fitted = filter_fn(state_dict, model) if filter_fn else state_dict
+        result = model.load_state_dict(fitted, strict=False)
+    except (RuntimeError, KeyError, ValueError, AttributeError, TypeError) as error:
+        raise UsageError(f"the weights in {str(file)!r} are not those of {name!r}: {_shape_report(error)}") from error
     left_over = [key for key in result.unexpected_keys if not key.startswith(("head", "fc", "norm.", "fc_norm."))]
     if result.missing_keys or left_over:
         raise UsageError(

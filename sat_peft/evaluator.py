@@ -103,20 +103,31 @@ def evaluate(
                 image_sizes=sizes if protocol.own_pixels else None,
                 image_ids=indices,
             )
-            ranks = (logits > logits.gather(1, labels[:, None])).sum(1).tolist()
+            ranks = _label_ranks(logits, labels).tolist()
             images += [
                 EvaluatedImage(index, protocol.evaluation_size(size), box, rank)
                 for index, size, box, rank in zip(indices, sizes, boxes, ranks, strict=True)
             ]
     if accelerator.num_processes > 1:
         gathered = gather_object([(accumulator.state(), images)])
+        states = [state for state, _ in gathered if state]
+        images = [image for _, share in gathered for image in share]
         accumulator = LocalizationAccumulator(protocol, threshold=threshold)
-        images = []
-        for state, share in gathered:
-            accumulator.merge(state)
-            images += share
+        if states:
+            # In the order of the data set, on which the bootstrap and the records depend.
+            order = np.concatenate([state["image_id"] for state in states]).argsort(kind="stable")
+            accumulator.merge({name: np.concatenate([state[name] for state in states])[order] for name in states[0]})
     ordered = {image.index: image for image in sorted(images, key=lambda image: image.index)}
     return Evaluation(accumulator.compute(bootstrap=bootstrap), list(ordered.values()))
+
+
+def _label_ranks(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """(B,) how many classes come before the true one, counted as for Top-1 and Top-5: of equal logits the lower
+    class wins, and whatever cannot be compared (NaN) counts as before it.
+    """
+    own = logits.gather(1, labels[:, None])
+    earlier = torch.arange(logits.shape[1]) < labels[:, None]
+    return (~(logits <= own) | ((logits == own) & earlier)).sum(1)
 
 
 def _valid_boxes(protocol: Protocol, boxes: torch.Tensor, image_size: tuple[int, int]) -> np.ndarray:
@@ -150,9 +161,13 @@ def _centre_box_hits(images: list[EvaluatedImage], side: float, protocol: Protoc
 
 
 def choose_centre_side(images: list[EvaluatedImage], protocol: str | Protocol) -> float:
-    """The side of the centre box, as a share of the image's sides, that is right most often on `images`."""
-    if not images:
-        raise UsageError("images is empty: the side of the centre box needs a validation split with boxes.")
+    """The side of the centre box, as a share of the image's sides, that is right most often on `images`.
+
+    Raises:
+        UsageError: no image has a true box.
+    """
+    if not any(len(image.boxes) for image in images):
+        raise UsageError("no image has a true box: the side of the centre box needs a validation split with boxes.")
     protocol = get_protocol(protocol)
     return max(CENTRE_BOX_SIDES, key=lambda side: _centre_box_hits(images, side, protocol).mean())
 

@@ -1,7 +1,7 @@
 """The run folder: everything that a run leaves behind, readable at every moment.
 
-config.json    the full configuration      versions.json   package versions
-status.json    running, finished, …        image_ids.json  the training images
+status.json    running, finished, …        config.json     the full configuration
+versions.json  package versions            image_ids.json  the training images
 metrics.jsonl  one line per logged step    adapter/        the saved adapter
 results.json   the figures                 examples.png    what they look like
 """
@@ -11,33 +11,53 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import traceback
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
+
+import numpy as np
 
 from sat_peft.errors import UsageError
 
 _PACKAGES = ("torch", "torchvision", "timm", "peft", "accelerate", "datasets", "evaluate", "numpy")
 
 
-def write_text_atomic(path: Path, text: str) -> None:
-    """Writes `text` to a sibling file and renames it, so that `path` is never half written."""
+@contextmanager
+def atomic_replacement(path: Path) -> Iterator[Path]:
+    """A sibling of `path` to write to. It takes the place of `path` at the end, or is removed after an error, so that
+    `path` is never half written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def write_text_atomic(path: Path, text: str) -> None:
+    """Writes `text` as UTF-8, whole or not at all."""
+    with atomic_replacement(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _plain(value: object) -> object:
+    """What `json` cannot write itself as what it can."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__} has no form in JSON: {value!r}")
+
+
 def write_json_atomic(path: Path, value: object) -> None:
-    """`write_text_atomic` of JSON."""
-    write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    """`write_text_atomic` of JSON; paths become strings, numpy values plain numbers and lists."""
+    write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
 
 
 class RunFolder(AbstractContextManager):
@@ -63,7 +83,8 @@ class RunFolder(AbstractContextManager):
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"the output {str(self.path)!r} is a file; name a folder with --output.")
         if self.path.is_dir() and any(self.path.iterdir()):
-            if not (self.path / "config.json").exists():
+            # Model folders have a config.json too, and weights are not to be mistaken for a run.
+            if not (self.path / "status.json").exists():
                 raise UsageError(
                     f"the output folder {str(self.path)!r} holds files that are no run. Name another with --output."
                 )
@@ -73,13 +94,15 @@ class RunFolder(AbstractContextManager):
                     "it with --overwrite."
                 )
         self.path.mkdir(parents=True, exist_ok=True)
-        # Figures of the run that was here before must not stand beside this run's configuration.
+        # First of all, since it is what marks the folder as a run's.
+        self.write_json("status.json", {"status": "running"})
+        # Results of the run that was here before must not stand beside this run's configuration.
         for name in ("results.json", "metrics.jsonl", "examples.png", "image_ids.json"):
             (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / "adapter", ignore_errors=True)
         write_json_atomic(self.path / "config.json", dict(config))
         versions = {name: version(name) for name in _PACKAGES}
         self.write_json("versions.json", {"python": platform.python_version(), **versions})
-        self.write_json("status.json", {"status": "running"})
 
     def write_json(self, name: str, value: object) -> None:
         """Writes a JSON file into the folder, atomically."""
@@ -90,7 +113,7 @@ class RunFolder(AbstractContextManager):
         """Appends one line to metrics.jsonl."""
         if self.main_process:
             with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(metrics) + "\n")
+                file.write(json.dumps(metrics, default=_plain) + "\n")
 
     def __exit__(self, kind, error, trace) -> None:
         if error is None:

@@ -53,13 +53,24 @@ def create_scheduler(
     """
     if name not in SCHEDULES:
         raise unknown_choice("schedule", name, SCHEDULES)
+    if steps < 1 or warmup_steps < 0:
+        raise UsageError(f"steps must be at least 1 and warmup_steps at least 0, got {steps} and {warmup_steps}.")
     return get_scheduler(name, optimizer, warmup_steps * num_processes, steps * num_processes)
 
 
 def endless(loader: Iterable[dict]) -> Iterator[dict]:
-    """Batches of `loader`, epoch after epoch."""
+    """Batches of `loader`, epoch after epoch.
+
+    Raises:
+        UsageError: an epoch without a batch, which would go on for ever.
+    """
     while True:
-        yield from loader
+        empty = True
+        for batch in loader:
+            empty = False
+            yield batch
+        if empty:
+            raise UsageError("the training loader has no batches; give it at least one image.")
 
 
 def check_finite(terms: dict[str, float], step: int, learning_rate: float) -> None:

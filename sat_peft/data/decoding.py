@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms import v2
@@ -11,8 +12,21 @@ from torchvision.transforms import v2
 from sat_peft.errors import UsageError
 
 
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        # PIL would clip every value above 255 to white.
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode!r} have no fixed range; convert it to 8 or 16 bits per channel")
+    if "transparency" in image.info:
+        image = image.convert("RGBA")  # PIL warns about a palette with alpha on the direct way
+    return image.convert("RGB")
+
+
 def decode_image(record: dict, image_id: str) -> torch.Tensor:
     """The image as (3, H, W) uint8 RGB, upright as its EXIF orientation says.
+
+    Greyscale, palette and CMYK images are converted, 16-bit images keep their upper 8 bits, transparency is dropped.
 
     Args:
         record: `{"bytes": …, "path": …}` as `datasets` stores an undecoded image.
@@ -24,9 +38,11 @@ def decode_image(record: dict, image_id: str) -> torch.Tensor:
     source = io.BytesIO(record["bytes"]) if record.get("bytes") is not None else record["path"]
     try:
         with Image.open(source) as image:
-            upright = ImageOps.exif_transpose(image)
-            return v2.functional.pil_to_tensor(upright.convert("RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return v2.functional.pil_to_tensor(_to_rgb(ImageOps.exif_transpose(image)))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # PIL names the memory address of what it read here, which tells nobody anything.
+        unidentified = isinstance(error, UnidentifiedImageError)
+        reason = "it is empty, damaged or of no known image format" if unidentified else error
         raise UsageError(
-            f"the image {image_id!r} cannot be read ({error}). Repair the file or remove it from the data."
+            f"the image {image_id!r} cannot be read ({reason}). Repair the file or remove it from the data."
         ) from error

@@ -10,6 +10,7 @@ here and not by `load_dataset("imagefolder")` because that drops the folder labe
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from datasets import Dataset
@@ -19,6 +20,8 @@ from sat_peft.errors import UsageError
 
 SPLITS = ("train", "validation", "test")
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
+# Other names of the validation split, which would be passed over in silence.
+_MISNAMED_VALIDATION = ("val", "valid", "dev")
 _LAYOUT = (
     "Expected ROOT/train/CLASS/*.jpg and ROOT/test/CLASS/*.jpg, and ROOT/validation/CLASS/*.jpg where thresholds "
     "are to be chosen; boxes, where there are any, in ROOT/SPLIT/metadata.jsonl."
@@ -30,9 +33,10 @@ def _class_folders(folder: Path) -> list[Path]:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
+    def hidden(path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and not hidden(path))
 
 
 def _boxes_of_row(row: dict, where: str) -> list[list[float]]:
@@ -43,7 +47,11 @@ def _boxes_of_row(row: dict, where: str) -> list[list[float]]:
         raise UsageError(f'{where}: `objects` must look like {{"bbox": [[x, y, width, height], …]}}, got {objects!r}.')
     converted = []
     for box in boxes:
-        numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)
+        numbers = (
+            isinstance(box, list)
+            and len(box) == 4
+            and all(isinstance(v, int | float) and math.isfinite(v) for v in box)
+        )
         if not numbers or box[0] < 0 or box[1] < 0 or not (box[2] > 0 and box[3] > 0):
             raise UsageError(
                 f"{where}: a box must be [x, y, width, height] in pixels with x, y >= 0 and width, height > 0, "
@@ -54,10 +62,14 @@ def _boxes_of_row(row: dict, where: str) -> list[list[float]]:
     return converted
 
 
-def _read_metadata(file: Path) -> dict[Path, list[list[float]]]:
-    """Boxes by image path, from one metadata.jsonl."""
-    boxes: dict[Path, list[list[float]]] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+def _read_metadata(file: Path, boxes: dict[Path, list[list[float]]]) -> None:
+    """Adds the boxes of one metadata.jsonl to `boxes`, by image path."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file} is not encoded in UTF-8 ({error}). Save it as UTF-8.") from error
+    # Not splitlines(), which also splits at separators that a JSON string may hold as they are.
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         where = f"{file}, line {number}"
@@ -73,7 +85,6 @@ def _read_metadata(file: Path) -> dict[Path, list[list[float]]]:
         if image in boxes:
             raise UsageError(f"{where}: the image {row['file_name']!r} has a row already.")
         boxes[image] = _boxes_of_row(row, where)
-    return boxes
 
 
 def _load_split(root: Path, split: str, class_names: list[str]) -> Dataset:
@@ -86,7 +97,7 @@ def _load_split(root: Path, split: str, class_names: list[str]) -> Dataset:
         )
     boxes: dict[Path, list[list[float]]] = {}
     for file in sorted(folder.rglob("metadata.jsonl")):
-        boxes |= _read_metadata(file)
+        _read_metadata(file, boxes)
     rows: dict[str, list] = {"image_id": [], "image": [], "label": [], "boxes": []}
     for label, name in enumerate(class_names):
         for path in _image_files(folder / name):
@@ -111,7 +122,8 @@ def load_image_folder(root: str | Path) -> dict[str, Dataset]:
         A dict with `train`, `test` and, where the folder exists, `validation`; columns of `sat_peft.data.features`.
 
     Raises:
-        UsageError: a missing folder, fewer than two classes, a class that train lacks, a malformed metadata row.
+        UsageError: a missing or misnamed folder, fewer than two classes, a class that train lacks, a malformed metadata
+            row.
     """
     root = Path(root)
     if not root.is_dir():
@@ -119,6 +131,9 @@ def load_image_folder(root: str | Path) -> dict[str, Dataset]:
     missing = [split for split in ("train", "test") if not (root / split).is_dir()]
     if missing:
         raise UsageError(f"{root} has no folder {' and no folder '.join(missing)}. {_LAYOUT}")
+    for name in _MISNAMED_VALIDATION:
+        if (root / name).is_dir() and not (root / "validation").exists():
+            raise UsageError(f"{root / name} would not be read; rename it to {root / 'validation'}, or move it away.")
     class_names = [path.name for path in _class_folders(root / "train")]
     if len(class_names) < 2:
         raise UsageError(f"{root / 'train'} has {len(class_names)} class folders; at least two are needed. {_LAYOUT}")

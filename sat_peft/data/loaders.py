@@ -15,6 +15,9 @@ from sat_peft.data.transforms import evaluation_transform, training_transform
 from sat_peft.errors import UsageError
 from sat_peft.localization import Protocol
 
+# As in the scoring: annotations that are rounded, or count from 1, may end one pixel outside the image.
+_OUTSIDE_TOLERANCE = 1.0
+
 
 class ImageRows(Dataset):
     """The rows of a data set as samples: decoded, transformed, with boxes and size of the original image.
@@ -49,10 +52,12 @@ class ImageRows(Dataset):
             image = self._decoded[index]
         boxes = torch.tensor(row["boxes"], dtype=torch.float32).reshape(-1, 4)
         height, width = image.shape[-2:]
-        if len(boxes) and bool((boxes < 0).any() or (boxes[:, 2::2] > width).any() or (boxes[:, 3::2] > height).any()):
-            outside = next(box for box in boxes.tolist() if min(box) < 0 or box[2] > width or box[3] > height)
+        limits = torch.tensor([width, height, width, height]) + _OUTSIDE_TOLERANCE
+        outside = (boxes < -_OUTSIDE_TOLERANCE) | (boxes > limits)
+        if outside.any():
+            first = boxes[outside.any(1)][0].tolist()
             raise UsageError(
-                f"a box of {row['image_id']!r} leaves its image: {outside} (x0, y0, x1, y1) in {width} x {height} "
+                f"a box of {row['image_id']!r} leaves its image: {first} (x0, y0, x1, y1) in {width} x {height} "
                 "pixels. Boxes are absolute pixels of the original image; check the box format."
             )
         return {
@@ -112,7 +117,14 @@ def build_loaders(
 
     Returns:
         Loaders of batches as `collate` makes them. Training batches are shuffled, evaluation batches are in order.
+
+    Raises:
+        UsageError: a number out of range, an unknown augmentation, a protocol that needs images of another size.
     """
+    numbers = {"batch_size": (batch_size, 1), "eval_batch_size": (eval_batch_size, 1), "num_workers": (num_workers, 0)}
+    for name, (number, least) in numbers.items():
+        if number < least:
+            raise UsageError(f"{name} must be at least {least}, got {number}.")
 
     def evaluation(name: str) -> DataLoader | None:
         if name not in splits:

@@ -15,10 +15,12 @@ def sample_shots(dataset: Dataset, shots: int, seed: int = 0) -> Dataset:
     machine and in every process, whatever order the rows are in, and k shots are among the first of k + 1.
 
     Raises:
-        UsageError: classes with fewer than `shots` images; all of them are named.
+        UsageError: classes with fewer than `shots` images, the first eight of which are named; a seed out of range.
     """
     if shots < 1:
         raise UsageError(f"shots must be at least 1, got {shots}.")
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed must be from 0 to 2**32 - 1, got {seed}.")
     names = dataset.features["label"].names
     labels = np.asarray(dataset["label"])
     image_ids = np.asarray(dataset["image_id"])
@@ -27,10 +29,8 @@ def sample_shots(dataset: Dataset, shots: int, seed: int = 0) -> Dataset:
     if short:
         least = min(len(rows) for rows in members)
         shown = ", ".join(short[:8]) + (f" and {len(short) - 8} more" if len(short) > 8 else "")
-        raise UsageError(
-            f"{len(short)} classes have fewer than {shots} training images: {shown}. "
-            f"Use at most --shots {least} or add images."
-        )
+        fix = f"Use at most --shots {least} or add images." if least else "Add images or remove the empty classes."
+        raise UsageError(f"{len(short)} classes have fewer than {shots} training images: {shown}. {fix}")
     chosen = []
     for label, rows in enumerate(members):
         ordered = rows[np.argsort(image_ids[rows], kind="stable")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+
+from sat_peft.run import atomic_replacement
 
 _PREDICTED, _TRUE = "#ff3b30", "#34c759"
 
@@ -67,6 +68,5 @@ def draw_examples(path: Path, rows: dict[str, Sequence[Example]]) -> None:
         Line2D([], [], color=_PREDICTED, lw=2, ls="--", label="predicted box"),
     ]
     figure.legend(handles=handles, loc="outside lower right", ncols=2, frameon=False, fontsize=9)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    figure.savefig(temporary, format="png", dpi=100)
-    temporary.replace(path)
+    with atomic_replacement(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)

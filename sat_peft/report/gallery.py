@@ -63,13 +63,14 @@ def draw_best_and_worst(
     else:
         order = sorted(iou, key=iou.__getitem__, reverse=True)
         count = min(columns, max(1, len(order) // 2))
+        middle = (len(order) - count) // 2
 
         def title(index: int) -> str:
             return f"{names[labels[index]]}\nIoU {iou[index]:.2f}"
 
         groups = {
             "Highest IoU": order[:count],
-            "Around the median": order[len(order) // 2 :][:count],
+            "Around the median": order[middle : middle + count],
             "Lowest IoU": order[::-1][:count],
         }
     draw_examples(

@@ -1,0 +1,273 @@
+"""The evaluator: the figures of direct scoring, in one process and in two, and the centre box by hand."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+from PIL import Image
+
+from sat_peft.backbones import DataConfig
+from sat_peft.data.features import localization_features
+from sat_peft.data.loaders import build_loaders
+from sat_peft.errors import UsageError
+from sat_peft.evaluator import (
+    CENTRE_BOX_SIDES,
+    EvaluatedImage,
+    Evaluation,
+    centre_box_accuracy,
+    choose_centre_side,
+    evaluate,
+    resolve_threshold,
+)
+from sat_peft.localization import get_protocol, score_maps
+
+NUM_CLASSES = 7
+
+
+def spots(count: int, sizes=((64, 48), (40, 56)), boxes: bool = True) -> Dataset:
+    """Bright rectangles on dark noise; their boxes are right for two images of three and beside the object else."""
+    generator = np.random.default_rng(0)
+    rows: dict[str, list] = {"image_id": [], "image": [], "label": [], "boxes": []}
+    for index in range(count):
+        width, height = sizes[index % len(sizes)]
+        pixels = generator.integers(0, 60, (height, width, 3), dtype=np.uint8)
+        x0, y0 = generator.integers(0, width // 2), generator.integers(0, height // 2)
+        x1, y1 = x0 + width // 3, y0 + height // 3
+        pixels[y0:y1, x0:x1] += 150
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        box = [x0, y0, x1, y1] if index % 3 else [0, 0, 8, 8]
+        rows["image_id"].append(f"image{index}")
+        rows["image"].append({"bytes": buffer.getvalue(), "path": None})
+        rows["label"].append(index % NUM_CLASSES)
+        rows["boxes"].append([list(map(float, box))] if boxes else [])
+    return Dataset.from_dict(rows, features=localization_features([f"class{c}" for c in range(NUM_CLASSES)]))
+
+
+def brightness(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A method: the map is the brightness, the logits are moments of each image; no figure depends on the batch."""
+    maps = torch.nn.functional.avg_pool2d(images.mean(1, keepdim=True), 4)[:, 0]
+    frequencies = torch.arange(1, NUM_CLASSES + 1)
+    return torch.sin(1000 * maps.mean((1, 2))[:, None] * frequencies), maps
+
+
+def loader(rows: Dataset, protocol: str = "original", batch_size: int = 3):
+    size = 64 if protocol == "original" else 224
+    config = DataConfig((size, size), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")
+    return build_loaders(
+        {"train": rows, "test": rows}, config, protocol=protocol, batch_size=1, eval_batch_size=batch_size
+    ).test
+
+
+@pytest.fixture(scope="module")
+def accelerator() -> Accelerator:
+    return Accelerator(cpu=True)
+
+
+@pytest.mark.parametrize("protocol", ["original", "sat", "wsol", "tscam"])
+def test_figures_are_those_of_scoring_the_maps_directly(accelerator, protocol):
+    rows = spots(11)
+    test = loader(rows, protocol)
+    evaluation = evaluate(brightness, accelerator.prepare(test), accelerator, protocol=protocol, threshold=0.4)
+
+    samples = [test.dataset[index] for index in range(len(rows))]
+    labels = torch.tensor([sample["label"] for sample in samples])
+    logits, maps = brightness(torch.stack([sample["image"] for sample in samples]), labels)
+    rules, boxes = get_protocol(protocol), []
+    for sample in samples:
+        scored, valid = rules.transform_boxes(sample["boxes"].numpy(), sample["image_size"])
+        boxes.append(scored[valid])
+    direct = score_maps(
+        maps,
+        boxes,
+        protocol=protocol,
+        threshold=0.4,
+        logits=logits,
+        labels=labels,
+        image_sizes=[sample["image_size"] for sample in samples] if protocol == "original" else None,
+    )
+    assert evaluation.result.summary == direct.summary
+    assert evaluation.result.per_threshold == direct.per_threshold
+    np.testing.assert_array_equal(evaluation.result.per_image["box"], direct.per_image["box"])
+    assert 0 < direct.summary["gt_known"] < 100
+    assert 0 < direct.summary["top5_loc"] < direct.summary["gt_known"]
+
+
+def test_images_are_described_in_the_order_of_the_data_set(accelerator):
+    rows = spots(5)
+    images = evaluate(brightness, loader(rows), accelerator, protocol="original").images
+    assert [image.index for image in images] == list(range(5))
+    assert [image.size for image in images] == [(64, 48), (40, 56)] * 2 + [(64, 48)]
+    assert [image.boxes.tolist() for image in images] == rows["boxes"][:]
+
+
+def test_boxes_of_images_are_in_evaluation_pixels(accelerator):
+    rows = spots(1, sizes=((512, 256),))
+    rows = rows.map(lambda row: {"boxes": [[0.0, 0.0, 256.0, 128.0]]})
+    (image,) = evaluate(brightness, loader(rows, "wsol"), accelerator, protocol="wsol").images
+    assert image.size == (224, 224)
+    assert image.boxes.tolist() == [[0, 0, 112, 112]]
+
+
+def test_label_rank_counts_the_classes_before_the_true_one(accelerator):
+    def scores(images, labels):
+        logits = torch.tensor(
+            [
+                [9.0, 1, 2, 3, 4, 5, 6],  # label 0 is first
+                [9.0, 1, 2, 3, 4, 5, 6],  # label 1 is last
+                [1.0, 5, 5, 5, 0, 0, 0],  # label 2 ties with two classes, one of which comes before it
+                [float("nan")] * 7,  # nothing can be compared: never right
+            ]
+        )
+        return logits, images.mean(1)
+
+    evaluation = evaluate(scores, loader(spots(4), batch_size=4), accelerator, protocol="original")
+    ranks = [image.label_rank for image in evaluation.images]
+    assert ranks == [0, 6, 1, 7]
+    # The same rule as the method's own classification, or the centre box would have another classifier.
+    figures = centre_box_accuracy(evaluation.images, 0.5, "original")
+    assert figures["top1_cls"] == evaluation.result.summary["top1_cls"] == 25.0
+
+
+def test_images_without_boxes_are_counted_apart(accelerator):
+    evaluation = evaluate(brightness, loader(spots(3, boxes=False)), accelerator, protocol="original")
+    assert evaluation.num_with_boxes == 0
+    assert evaluation.result.summary["gt_known"] == 0
+    assert evaluation.result.summary["top1_cls"] is not None
+    assert evaluate(brightness, loader(spots(3)), accelerator, protocol="original").num_with_boxes == 3
+
+
+def test_empty_loader_is_refused(accelerator):
+    with pytest.raises(UsageError, match="no image"):
+        evaluate(brightness, [], accelerator, protocol="original")
+
+
+def test_threshold_is_the_given_one_else_the_validation_splits_else_the_protocols(accelerator):
+    validation = evaluate(brightness, loader(spots(11)), accelerator, protocol="original")
+    gt_known = validation.result.per_threshold["gt_known"]
+    best = validation.result.per_threshold["threshold"][int(np.argmax(gt_known))]
+    assert max(gt_known) > min(gt_known)
+
+    given = resolve_threshold(0.15, validation, "original")
+    assert (given.value, given.source) == (0.15, "fixed: given")
+    chosen = resolve_threshold(None, validation, "original")
+    assert chosen.value == best
+    assert chosen.source.startswith("validation")
+    without_boxes = evaluate(brightness, loader(spots(3, boxes=False)), accelerator, protocol="original")
+    for nothing in (None, without_boxes):
+        default = resolve_threshold(None, nothing, "original")
+        assert (default.value, default.source) == (0.3, "fixed: default of protocol original")
+
+
+def test_threshold_out_of_range_is_refused():
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        resolve_threshold(1.5, None, "original")
+
+
+# The centre box
+
+
+def image(box: list[float] | None, rank: int = 0) -> EvaluatedImage:
+    return EvaluatedImage(0, (100, 50), np.array([box] if box else [], float).reshape(-1, 4), rank)
+
+
+def test_centre_box_by_hand():
+    # Side 0.5 in 100 x 50 pixels: [25, 12.5, 75, 37.5], 1250 pixels.
+    half_inside = image([25, 12.5, 50, 37.5], rank=0)  # IoU 625 / 1250 = 0.5: right
+    too_small = image([25, 12.5, 49, 37.5], rank=0)  # IoU 600 / 1250 = 0.48: wrong
+    whole = image([0, 0, 100, 50], rank=3)  # IoU 1250 / 5000 = 0.25: wrong
+    equal = image([25, 12.5, 75, 37.5], rank=4)  # IoU 1: right
+    figures = centre_box_accuracy([half_inside, too_small, whole, equal], 0.5, "original")
+    assert figures == {"gt_known": 50.0, "top1_loc": 25.0, "top5_loc": 50.0, "top1_cls": 50.0}
+
+
+def test_centre_box_follows_the_iou_of_the_protocol():
+    # Side 0.2: [40, 20, 60, 30]. Plain: 100 / 200 = 0.5; with the +1 of SAT: (11 * 11) / (21 * 11) = 0.524.
+    images = [image([40, 20, 50, 30])]
+    assert centre_box_accuracy(images, 0.2, "original")["gt_known"] == 100
+    # Plain: 99 / 200 < 0.5; with the +1: (10.9 * 11) / (21 * 11) = 0.519.
+    images = [image([40, 20, 49.9, 30])]
+    assert centre_box_accuracy(images, 0.2, "original")["gt_known"] == 0
+    assert centre_box_accuracy(images, 0.2, "sat")["gt_known"] == 100
+
+
+def test_any_of_the_true_boxes_counts_and_no_box_is_wrong():
+    two = EvaluatedImage(0, (100, 50), np.array([[0, 0, 5, 5], [25, 12.5, 75, 37.5]]), 0)
+    assert centre_box_accuracy([two, image(None)], 0.5, "original")["gt_known"] == 50
+
+
+def test_chosen_side_is_the_one_that_is_right_most_often():
+    def centred(side: float) -> EvaluatedImage:
+        return image([50 * (1 - side), 25 * (1 - side), 50 * (1 + side), 25 * (1 + side)])
+
+    assert choose_centre_side([centred(1.0)] * 3 + [centred(0.3)], "original") == 0.75  # the least with IoU >= 0.5
+    assert choose_centre_side([centred(0.3)] * 3 + [centred(1.0)], "original") == 0.25
+    assert (CENTRE_BOX_SIDES[0], CENTRE_BOX_SIDES[-1]) == (0.2, 1.0)
+
+
+@pytest.mark.parametrize("images", [[], [image(None)]])
+def test_side_is_not_chosen_without_boxes(images):
+    with pytest.raises(UsageError, match=r"no image has a true box.*validation split"):
+        choose_centre_side(images, "original")
+
+
+# Two processes
+
+ODD = 7  # two processes with batches of 2 repeat samples to be equally long
+
+
+def figures(evaluation: Evaluation) -> dict:
+    result = evaluation.result
+    images = [[i.index, list(i.size), i.boxes.tolist(), i.label_rank] for i in evaluation.images]
+    return {"result": result.to_dict(), "records": result.records(), "images": images}
+
+
+@pytest.mark.slow
+def test_two_processes_give_exactly_the_figures_of_one(accelerator, tmp_path):
+    alone = evaluate(
+        brightness, loader(spots(ODD), batch_size=2), accelerator, protocol="original", threshold="oracle", bootstrap=20
+    )
+    # accelerate launch --cpu starts one process whatever --num_processes says; torchrun starts two.
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    run = subprocess.run(
+        [*launch, __file__, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    processes = [json.loads(file.read_text()) for file in sorted(tmp_path.iterdir())]
+    assert [process["scored"] for process in processes] == [4, 4]
+    for process in processes:
+        assert process["figures"] == json.loads(json.dumps(figures(alone)))
+
+
+def _evaluate_in_a_launched_process(folder: Path) -> None:
+    accelerator = Accelerator(cpu=True)
+    scored = 0
+
+    def counted(images, labels):
+        nonlocal scored
+        scored += len(images)
+        return brightness(images, labels)
+
+    test = accelerator.prepare(loader(spots(ODD), batch_size=2))
+    evaluation = evaluate(counted, test, accelerator, protocol="original", threshold="oracle", bootstrap=20)
+    result = {"scored": scored, "figures": figures(evaluation)}
+    (folder / f"{accelerator.process_index}.json").write_text(json.dumps(result))
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    _evaluate_in_a_launched_process(Path(sys.argv[1]))
