@@ -69,6 +69,8 @@ class Config:
     """Images per process and evaluation step."""
     num_workers: int = 0
     """Loader processes."""
+    threads: int | None = None
+    """Threads per process on a CPU; by default all cores, shared among the processes."""
     output: Path | None = None
     """Run folder; by default a new one below runs/."""
     overwrite: bool = False
@@ -102,17 +104,20 @@ def main(config: Config) -> None:
     from sat_peft.parameters import count_parameters
     from sat_peft.report.gallery import draw_best_and_worst
     from sat_peft.report.tables import FIGURES, method_table, parameter_table
-    from sat_peft.run import RunFolder
+    from sat_peft.run import RunFolder, check_output
     from sat_peft.training import check_finite, create_optimizer, create_scheduler, endless
 
     start = time.perf_counter()
     accelerator = Accelerator()
     if accelerator.device.type == "cpu":
         keep_freed_memory()
-        set_cpu_threads()
+        set_cpu_threads(config.threads)
     say = accelerator.print
     # A threshold that cannot be is refused now and not after the training.
     resolve_threshold(config.threshold, None, PROTOCOL)
+    output = config.output or Path("runs", f"few_shot-{datetime.now():%Y%m%d-%H%M%S}")
+    if accelerator.is_main_process:
+        check_output(output, overwrite=config.overwrite)
 
     # Data: the shots for training; validation boxes choose thresholds; test images are seen once, at the end.
     if config.data == "part_scenes":
@@ -128,7 +133,8 @@ def main(config: Config) -> None:
             say(f"{split}: evaluated on the {len(annotated)} of {len(splits[split])} images that have boxes")
             splits[split] = annotated
 
-    set_seed(config.seed)
+    # Every process augments its own images in its own way.
+    set_seed(config.seed, device_specific=True)
     backbone = create_backbone(
         config.backbone, weights=config.weights, image_size=config.image_size, drop_path_rate=config.drop_path
     )
@@ -161,7 +167,6 @@ def main(config: Config) -> None:
     say(f"\nTrained on {config.backbone}, which stays frozen:\n{parameter_table(parameters)}")
     say(f"Training images: {len(splits['train'])} ({config.shots} for each of {len(class_names)} classes), no boxes\n")
 
-    output = config.output or Path("runs", f"few_shot-{datetime.now():%Y%m%d-%H%M%S}")
     settings = asdict(config) | {"output": str(output)}
     with RunFolder(output, settings, main_process=accelerator.is_main_process, overwrite=config.overwrite) as run:
         run.write_json("image_ids.json", splits["train"]["image_id"][:])

@@ -18,6 +18,7 @@ from timm.models import load_state_dict
 from torch import nn
 
 from sat_peft.errors import UsageError
+from sat_peft.tuner.backbone import check_backbone
 
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 # What torch, timm and safetensors raise for a file that is cut short, of another kind, or holds more than tensors.
@@ -27,7 +28,7 @@ _UNREADABLE = (
 )
 _LOCAL_WEIGHTS_HINT = (
     "On a machine without the hub, fetch the model elsewhere (for example `huggingface-cli download timm/NAME "
-    "--local-dir DIR`) and name that folder or its model.safetensors with --weights."
+    "--local-dir DIR`) and name that folder or its model.safetensors with --weights; HF_HUB_OFFLINE=1 skips the retries."
 )
 
 
@@ -125,6 +126,7 @@ def create_backbone(
     with torch.device("meta"), _unreachable_hub(name):
         skeleton = timm.create_model(name, num_classes=0)
     _check_image_size(skeleton, name, size or resolve_model_data_config(skeleton)["input_size"][1:])
+    check_backbone(skeleton, num_spatial_blocks=1, tune="none")
     arguments: dict = {"num_classes": 0}
     if size is not None:
         arguments["img_size"] = size
