@@ -28,7 +28,8 @@ _UNREADABLE = (
 )
 _LOCAL_WEIGHTS_HINT = (
     "On a machine without the hub, fetch the model elsewhere (for example `huggingface-cli download timm/NAME "
-    "--local-dir DIR`) and name that folder or its model.safetensors with --weights; HF_HUB_OFFLINE=1 skips the retries."
+    "--local-dir DIR`) and name that folder or its model.safetensors with --weights. HF_HUB_OFFLINE=1 skips the "
+    "retries."
 )
 
 
