@@ -53,6 +53,8 @@ class Config:
     """Images per process and step."""
     num_workers: int = 0
     """Loader processes."""
+    threads: int | None = None
+    """Threads per process on a CPU; by default all cores, shared among the processes."""
     output: Path | None = None
     """Folder for the results; by default `evaluation` in the run folder."""
     overwrite: bool = False
@@ -79,7 +81,7 @@ def main(config: Config) -> None:
     from sat_peft.localization import choose_threshold
     from sat_peft.report.evaluation import (
         centre_box_entry,
-        check_output,
+        check_evaluation_folder,
         image_records,
         markdown,
         method_entry,
@@ -95,7 +97,7 @@ def main(config: Config) -> None:
         raise UsageError(
             "an adapter folder holds nothing but the adapter; name a folder for the results with --output."
         )
-    check_output(output, overwrite=config.overwrite)
+    check_evaluation_folder(output, overwrite=config.overwrite)
     if config.threshold is not None and config.threshold_source not in (None, "fixed"):
         raise UsageError(
             f"--threshold {config.threshold:g} and --threshold-source {config.threshold_source} exclude each other."
@@ -126,7 +128,7 @@ def main(config: Config) -> None:
     accelerator = Accelerator()
     if accelerator.device.type == "cpu":
         keep_freed_memory()
-        set_cpu_threads()
+        set_cpu_threads(config.threads)
     say = accelerator.print
 
     # Data: the evaluated split, and the one that chooses thresholds where that is another.

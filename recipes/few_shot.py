@@ -73,6 +73,8 @@ class Config:
     """Images per process and evaluation step."""
     num_workers: int = 0
     """Loader processes."""
+    threads: int | None = None
+    """Threads per process on a CPU; by default all cores, shared among the processes."""
     output: Path | None = None
     """Run folder; by default a new one below runs/."""
     overwrite: bool = False
@@ -102,22 +104,28 @@ def main(config: Config) -> None:
     from sat_peft.parameters import count_parameters
     from sat_peft.report.gallery import draw_best_and_worst
     from sat_peft.report.tables import FIGURES, method_table, parameter_table
-    from sat_peft.run import RunFolder, atomic_replacement
+    from sat_peft.run import RunFolder, atomic_replacement, check_output
     from sat_peft.training import check_finite, create_optimizer, create_scheduler, endless
 
     start = time.perf_counter()
     accelerator = Accelerator()
     if accelerator.device.type == "cpu":
         keep_freed_memory()
-        set_cpu_threads()
-    set_seed(config.seed)
+        set_cpu_threads(config.threads)
     say = accelerator.print
+    # A threshold that cannot be is refused now and not after the training.
+    resolve_threshold(config.threshold, None, PROTOCOL)
+    output = config.output or Path("runs", f"few_shot-{datetime.now():%Y%m%d-%H%M%S}")
+    if accelerator.is_main_process:
+        check_output(output, overwrite=config.overwrite)
 
     # Data: the shots for training; validation boxes choose thresholds; test images are seen once, at the end.
     splits = load_splits(config.data, shots=config.shots, say=say)
     splits["train"] = sample_shots(splits["train"], config.shots, config.seed)
     class_names = splits["train"].features["label"].names
 
+    # Every process augments its own images in its own way.
+    set_seed(config.seed, device_specific=True)
     backbone = create_backbone(
         config.backbone, weights=config.weights, image_size=config.image_size, drop_path_rate=config.drop_path
     )
@@ -150,7 +158,6 @@ def main(config: Config) -> None:
     say(f"\nTrained on {config.backbone}, which stays frozen:\n{parameter_table(parameters)}")
     say(f"Training images: {len(splits['train'])} ({config.shots} for each of {len(class_names)} classes), no boxes\n")
 
-    output = config.output or Path("runs", f"few_shot-{datetime.now():%Y%m%d-%H%M%S}")
     settings = asdict(config) | {"output": str(output)}
     with RunFolder(output, settings, main_process=accelerator.is_main_process, overwrite=config.overwrite) as run:
         run.write_json("image_ids.json", splits["train"]["image_id"][:])
@@ -174,11 +181,12 @@ def main(config: Config) -> None:
                 accelerator.backward(terms["total"])
                 accelerator.clip_grad_norm_(module.parameters(), 1.0)
                 optimizer.step()
+                learning_rate_of_step = scheduler.get_last_lr()[0]
                 scheduler.step()
                 optimizer.zero_grad(set_to_none=True)
                 values = {key: value.item() for key, value in terms.items()}
                 check_finite(values, step, learning_rate)
-                run.log(method=name, step=step, learning_rate=scheduler.get_last_lr()[0], **values)
+                run.log(method=name, step=step, learning_rate=learning_rate_of_step, **values)
                 bar.set_postfix(loss=f"{values['total']:.3f}")
             return accelerator.unwrap_model(module.eval())
 

@@ -4,12 +4,21 @@ Importing the package registers the method "SAT" with PEFT and the embedded back
 """
 
 import sat_peft.nano  # noqa: F401  (registers the embedded backbone with timm)
-from sat_peft.localization import LocalizationAccumulator, LocalizationResult, get_protocol, localize, score_maps
+from sat_peft.localization import (
+    PROTOCOLS,
+    LocalizationAccumulator,
+    LocalizationResult,
+    choose_threshold,
+    get_protocol,
+    localize,
+    score_maps,
+)
 from sat_peft.losses import SatLoss, SatLossTerms
 from sat_peft.tuner import SatConfig, SatModel, SatOutput, load_adapter, load_reference_weights, save_adapter
 from sat_peft.version import __version__
 
 __all__ = [
+    "PROTOCOLS",
     "LocalizationAccumulator",
     "LocalizationResult",
     "SatConfig",
@@ -18,6 +27,7 @@ __all__ = [
     "SatModel",
     "SatOutput",
     "__version__",
+    "choose_threshold",
     "get_protocol",
     "load_adapter",
     "load_reference_weights",

@@ -18,6 +18,7 @@ from timm.models import load_state_dict
 from torch import nn
 
 from sat_peft.errors import UsageError
+from sat_peft.tuner.backbone import check_backbone
 
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 # What torch, timm and safetensors raise for a file that is cut short, of another kind, or holds more than tensors.
@@ -27,7 +28,8 @@ _UNREADABLE = (
 )
 _LOCAL_WEIGHTS_HINT = (
     "On a machine without the hub, fetch the model elsewhere (for example `huggingface-cli download timm/NAME "
-    "--local-dir DIR`) and name that folder or its model.safetensors with --weights."
+    "--local-dir DIR`) and name that folder or its model.safetensors with --weights. HF_HUB_OFFLINE=1 skips the "
+    "retries."
 )
 
 
@@ -118,11 +120,14 @@ def create_backbone(
             backbone without patch tokens, a size that the patch size does not divide.
     """
     _check_name(name)
+    if not 0 <= drop_path_rate < 1:
+        raise UsageError(f"drop_path_rate must be at least 0 and less than 1, got {drop_path_rate}.")
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     # The skeleton tells the patch size before anything is downloaded; on the meta device it costs no memory.
     with torch.device("meta"), _unreachable_hub(name):
         skeleton = timm.create_model(name, num_classes=0)
     _check_image_size(skeleton, name, size or resolve_model_data_config(skeleton)["input_size"][1:])
+    check_backbone(skeleton, num_spatial_blocks=1, tune="none")
     arguments: dict = {"num_classes": 0}
     if size is not None:
         arguments["img_size"] = size

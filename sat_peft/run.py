@@ -61,6 +61,27 @@ def write_json_atomic(path: Path, value: object) -> None:
     write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
 
 
+def check_output(path: str | Path, *, overwrite: bool = False) -> None:
+    """Refuses a folder that a new run must not write into; a recipe asks before it starts anything long.
+
+    Raises:
+        UsageError: `path` is a file, holds other files, or holds another run and `overwrite` is off.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"the output {str(path)!r} is a file; name a folder with --output.")
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    # Model folders have a config.json too, and weights are not to be mistaken for a run.
+    if not (path / "status.json").exists():
+        raise UsageError(f"the output folder {str(path)!r} holds files that are no run. Name another with --output.")
+    if not overwrite:
+        raise UsageError(
+            f"the output folder {str(path)!r} already holds a run. Name another with --output, or replace it with "
+            "--overwrite."
+        )
+
+
 class RunFolder(AbstractContextManager):
     """A folder for one run. Used as a context manager, it records how the run ended.
 
@@ -81,19 +102,7 @@ class RunFolder(AbstractContextManager):
         self.main_process = main_process
         if not main_process:
             return
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"the output {str(self.path)!r} is a file; name a folder with --output.")
-        if self.path.is_dir() and any(self.path.iterdir()):
-            # Model folders have a config.json too, and weights are not to be mistaken for a run.
-            if not (self.path / "status.json").exists():
-                raise UsageError(
-                    f"the output folder {str(self.path)!r} holds files that are no run. Name another with --output."
-                )
-            if not overwrite:
-                raise UsageError(
-                    f"the output folder {str(self.path)!r} already holds a run. Name another with --output, or replace "
-                    "it with --overwrite."
-                )
+        check_output(self.path, overwrite=overwrite)
         self.path.mkdir(parents=True, exist_ok=True)
         # First of all, since it is what marks the folder as a run's.
         self.write_json("status.json", {"status": "running"})

@@ -53,6 +53,8 @@ def create_scheduler(
     """
     if name not in SCHEDULES:
         raise unknown_choice("schedule", name, SCHEDULES)
+    if steps < 1 or warmup_steps < 0:
+        raise UsageError(f"steps must be at least 1 and warmup_steps at least 0, got {steps} and {warmup_steps}.")
     return get_scheduler(name, optimizer, warmup_steps * num_processes, steps * num_processes)
 
 

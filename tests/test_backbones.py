@@ -207,6 +207,12 @@ def test_drop_path_rises_to_the_given_rate():
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
 
 
+@pytest.mark.parametrize("rate", [-0.1, 1.0])
+def test_drop_path_rate_out_of_range_is_refused(rate):
+    with pytest.raises(UsageError, match=rf"at least 0 and less than 1, got {rate}"):
+        create_backbone("test_vit", pretrained=False, drop_path_rate=rate)
+
+
 def test_embedded_architecture_is_found_by_name():
     model = create_backbone("sat_peft_vit_nano_patch8_96", pretrained=False)
     assert len(model.blocks) == 6

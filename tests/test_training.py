@@ -79,6 +79,13 @@ def test_unknown_schedule_is_named_with_the_choices():
         rates("cosin", steps=1, warmup_steps=0)
 
 
+@pytest.mark.parametrize(("steps", "warmup_steps"), [(0, 0), (3, -1)])
+def test_number_of_steps_out_of_range_is_refused(steps, warmup_steps):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    with pytest.raises(UsageError, match=rf"steps must be at least 1 .* got {steps} and {warmup_steps}"):
+        create_scheduler(optimizer, "cosine", steps=steps, warmup_steps=warmup_steps)
+
+
 def test_endless_goes_on_with_a_new_epoch():
     class Epochs:
         number = 0

@@ -158,7 +158,14 @@ def build_loaders(
 
     Returns:
         Loaders of batches as `collate` makes them. Training batches are shuffled, evaluation batches are in order.
+
+    Raises:
+        UsageError: a number out of range, an unknown augmentation, a protocol that needs images of another size.
     """
+    numbers = {"batch_size": (batch_size, 1), "eval_batch_size": (eval_batch_size, 1), "num_workers": (num_workers, 0)}
+    for name, (number, least) in numbers.items():
+        if number < least:
+            raise UsageError(f"{name} must be at least {least}, got {number}.")
 
     def evaluation(name: str) -> DataLoader | None:
         if name not in splits:

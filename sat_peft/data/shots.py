@@ -15,12 +15,12 @@ def sample_shots(dataset: Dataset, shots: int, seed: int = 0) -> Dataset:
     machine and in every process, whatever order the rows are in, and k shots are among the first of k + 1.
 
     Raises:
-        UsageError: classes with fewer than `shots` images, the first eight of which are named; a negative seed.
+        UsageError: classes with fewer than `shots` images, the first eight of which are named; a seed out of range.
     """
     if shots < 1:
         raise UsageError(f"shots must be at least 1, got {shots}.")
-    if seed < 0:
-        raise UsageError(f"seed must be 0 or more, got {seed}.")
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed must be from 0 to 2**32 - 1, got {seed}.")
     names = dataset.features["label"].names
     labels = np.asarray(dataset["label"])
     image_ids = np.asarray(dataset["image_id"])

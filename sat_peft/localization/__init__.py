@@ -4,7 +4,7 @@ from sat_peft.localization.accumulator import LocalizationAccumulator
 from sat_peft.localization.boxes import box_iou
 from sat_peft.localization.protocols import PROTOCOLS, ImageTransform, Protocol, get_protocol
 from sat_peft.localization.results import LocalizationResult
-from sat_peft.localization.scoring import localize, score_maps, to_score_map
+from sat_peft.localization.scoring import localize, pixel_ap, score_maps, to_score_map
 from sat_peft.localization.threshold_choice import ThresholdChoice, best_threshold, choose_threshold
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "choose_threshold",
     "get_protocol",
     "localize",
+    "pixel_ap",
     "score_maps",
     "to_score_map",
 ]

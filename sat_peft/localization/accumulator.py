@@ -6,13 +6,11 @@ import numpy as np
 
 from sat_peft.errors import UsageError
 from sat_peft.localization import inputs
-from sat_peft.localization.boxes import best_iou
-from sat_peft.localization.pixel_ap import bin_edges, check_positive_pixels, pixel_histograms
+from sat_peft.localization.matching import Batch, Sweep, score_batch_in_processes
+from sat_peft.localization.pixel_histograms import bin_edges, check_positive_pixels
 from sat_peft.localization.protocols import Protocol, get_protocol
-from sat_peft.localization.region_sweep import sweep_one_by_one
-from sat_peft.localization.regions import EMPTY_BOXES, EXTENT_RULES
-from sat_peft.localization.results import LocalizationResult, outcome_bits, summarize
-from sat_peft.localization.score_map import FOREGROUND_RULES, score_map
+from sat_peft.localization.results import LocalizationResult, summarize
+from sat_peft.localization.score_map import FOREGROUND_RULES
 from sat_peft.localization.threshold_choice import resolve_threshold
 
 _UNKNOWN_ID = -1
@@ -44,18 +42,32 @@ class LocalizationAccumulator:
         swept = self.protocol.default_thresholds if thresholds is None else thresholds
         self.thresholds = inputs.check_thresholds(swept)
         self.choice = resolve_threshold(threshold, self.protocol, None if thresholds is None else self.thresholds)
-        self._rule = FOREGROUND_RULES[self.protocol.foreground_rule]
         reported = [] if self.choice is None else [self.choice.value]
-        self._cuts, cut_of = self._rule.cuts(np.append(self.thresholds, reported))
+        rule = FOREGROUND_RULES[self.protocol.foreground_rule]
+        cuts, cut_of = rule.cuts(np.append(self.thresholds, reported))
         self._cut_of_threshold = cut_of[: len(self.thresholds)]
-        # "oracle" is known only at the end, so IoU and box of every cut are kept for it.
-        self._kept_cuts = np.arange(len(self._cuts)) if self.choice is None else cut_of[-1:]
-        # PxAP needs bins from 0 up; a sweep that starts higher gets wsolevaluation's own bins.
-        self._edges = bin_edges(self.thresholds if self.thresholds[0] == 0 else np.arange(0, 1, 0.001))
+        self._sweep = Sweep(
+            protocol=self.protocol,
+            cuts=cuts,
+            # "oracle" is known only at the end, so IoU and box of every cut are kept for it.
+            kept_cuts=np.arange(len(cuts)) if self.choice is None else cut_of[-1:],
+            # PxAP needs bins from 0 up; thresholds that start higher are replaced by wsolevaluation's own.
+            edges=bin_edges(self.thresholds if self.thresholds[0] == 0 else np.arange(0, 1, 0.001)),
+        )
         self._parts: list[dict[str, np.ndarray]] = []
 
     def update(
-        self, maps, boxes, *, logits=None, labels=None, masks=None, ignore=None, image_sizes=None, image_ids=None
+        self,
+        maps,
+        boxes,
+        *,
+        logits=None,
+        labels=None,
+        masks=None,
+        ignore=None,
+        image_sizes=None,
+        image_ids=None,
+        workers: int = 0,
     ) -> None:
         """Score one batch.
 
@@ -68,6 +80,7 @@ class LocalizationAccumulator:
             ignore: N bool masks (H, W) of pixels to leave out of PxAP where they are not in `masks`.
             image_sizes: N pairs (width, height), for protocols that score in the image's own pixels.
             image_ids: N integers. An id that was seen before is dropped, also across processes.
+            workers: number of processes to deal the maps to; 0 and 1 score in this one.
 
         Raises:
             UsageError: an argument is malformed, or given in this batch and not in an earlier one.
@@ -87,56 +100,8 @@ class LocalizationAccumulator:
             raise UsageError(f"{given} is given and {missing} is not; Top-1 and Top-5 need both.")
         if logits is not None:
             part["top1"], part["top5"] = inputs.check_top_k(logits, labels, count)
-        if ignore is not None and masks is None:
-            raise UsageError("ignore is given and masks is not; PxAP needs both.")
-        for name, values in (("masks", masks), ("ignore", ignore)):
-            if values is not None:
-                inputs.check_length(values, count, name)
-        self._append(part | self._score(maps, boxes, sizes, masks, ignore))
-
-    def _score(self, maps, boxes, sizes, masks, ignore) -> dict[str, np.ndarray]:
-        count, num_cuts, kept = len(maps), len(self._cuts), self._kept_cuts
-        part = {
-            "single": np.zeros((count, num_cuts), np.uint8),
-            "iou": np.zeros((count, len(kept))),
-            "box": np.zeros((count, len(kept), 4), np.int32),
-        }
-        if self.protocol.multi_contour:
-            part["multi"] = np.zeros((count, num_cuts), np.uint8)
-        if masks is not None:
-            part["true"] = np.zeros((count, len(self._edges) - 1), np.uint32)
-            part["false"] = np.zeros_like(part["true"])
-        for index, (raw, truth, size) in enumerate(zip(maps, boxes, sizes, strict=True)):
-            scores = score_map(raw, self.protocol.map_rule, size)
-            found, iou, multi_iou = self._match(scores, truth, size)
-            part["single"][index] = outcome_bits(iou)
-            part["iou"][index], part["box"][index] = iou[kept], found[kept]
-            if multi_iou is not None:
-                part["multi"][index] = outcome_bits(multi_iou)
-            if masks is not None:
-                mask = inputs.check_mask(masks[index], f"masks[{index}]", size, self.protocol)
-                left_out = ignore
-                if ignore is not None:
-                    left_out = inputs.check_mask(ignore[index], f"ignore[{index}]", size, self.protocol)
-                part["true"][index], part["false"][index] = pixel_histograms(scores, mask, left_out, self._edges)
-        return part
-
-    def _match(self, scores, truth, size) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Boxes (C, 4), their best IoU (C,), and the best IoU of any contour (C,) or None."""
-        protocol = self.protocol
-        to_boxes = EXTENT_RULES[protocol.extent_rule]
-        empty = np.array(EMPTY_BOXES[protocol.empty_box](size))
-        levels = self._rule.levels(scores, self._cuts)
-        sweep = sweep_one_by_one(levels, len(self._cuts), protocol.region_rule, protocol.multi_contour)
-        found = np.where(sweep.found[:, None], to_boxes(sweep.extents, size), empty)
-        iou = best_iou(found, truth, protocol.iou_rule)
-        if not protocol.multi_contour:
-            return found, iou, None
-        # An empty foreground has its empty box as the only candidate.
-        multi_iou = np.where(sweep.found, 0.0, iou)
-        contours = best_iou(to_boxes(sweep.contour_extents, size), truth, protocol.iou_rule)
-        np.maximum.at(multi_iou, sweep.contour_cuts, contours)
-        return found, iou, multi_iou
+        batch = Batch(maps, boxes, sizes, *inputs.check_masks(masks, ignore, sizes, self.protocol))
+        self._append(part | score_batch_in_processes(self._sweep, batch, workers))
 
     def _append(self, part: dict[str, np.ndarray]) -> None:
         if self._parts and part.keys() != self._parts[0].keys():
@@ -168,7 +133,7 @@ class LocalizationAccumulator:
             other = other.state()
         if not other:
             return
-        widths = {"single": len(self._cuts), "iou": len(self._kept_cuts)}
+        widths = {"single": len(self._sweep.cuts), "iou": len(self._sweep.kept_cuts)}
         for name, width in widths.items():
             if name not in other or other[name].shape[1] != width:
                 raise UsageError(
@@ -207,7 +172,7 @@ class LocalizationAccumulator:
             self.protocol,
             self.thresholds,
             self._cut_of_threshold,
-            self._kept_cuts,
+            self._sweep.kept_cuts,
             self.choice,
             bootstrap=bootstrap,
             confidence=confidence,

@@ -134,7 +134,20 @@ def check_labels(labels: np.ndarray, count: int, num_classes: int) -> None:
         )
 
 
-def check_mask(mask, name: str, size: tuple[int, int], protocol: Protocol) -> np.ndarray:
+def check_masks(masks, ignore, sizes: list[tuple[int, int]], protocol: Protocol):
+    """The object masks and the ignore masks, each a list of (H, W) bool in evaluation pixels or None."""
+    if ignore is not None and masks is None:
+        raise UsageError("ignore is given and masks is not; PxAP needs both.")
+    checked = []
+    for name, values in (("masks", masks), ("ignore", ignore)):
+        if values is not None:
+            check_length(values, len(sizes), name)
+            values = [_check_mask(values[row], f"{name}[{row}]", size, protocol) for row, size in enumerate(sizes)]
+        checked.append(values)
+    return checked
+
+
+def _check_mask(mask, name: str, size: tuple[int, int], protocol: Protocol) -> np.ndarray:
     """One (H, W) mask in evaluation pixels of `size` (width, height), as bool."""
     mask = np.asarray(to_numpy(mask))
     if mask.shape != size[::-1]:

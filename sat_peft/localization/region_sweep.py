@@ -1,4 +1,8 @@
-"""The regions of every foreground of one map."""
+"""The regions of every foreground of one map: which one makes the box, and where all contours are.
+
+`sweep` answers from the component tree, `sweep_one_by_one` with OpenCV for one foreground after the other; both give
+the same. `sweep` itself asks OpenCV about the few foregrounds that the tree leaves undecided.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sat_peft.localization import region_tree
+from sat_peft.localization.region_tree import Components
 from sat_peft.localization.regions import REGION_RULES, all_contours
+
+# With more peaks than this (noise at pixel level) joining basins costs more than looking at one foreground at a time.
+_MOST_PEAKS = 512
+_BITS_OF_ONE = int(np.float32(1).view(np.int32))
 
 
 @dataclass
@@ -36,15 +46,92 @@ def sweep_one_by_one(levels: np.ndarray, num_cuts: int, region_rule: str, contou
         contours: also return every contour of every foreground.
     """
     rule = REGION_RULES[region_rule]
-    sweep = RegionSweep(np.zeros((num_cuts, 4), np.int64), np.zeros(num_cuts, bool))
+    result = RegionSweep(np.zeros((num_cuts, 4), np.int64), np.zeros(num_cuts, bool))
     every: list[np.ndarray] = []
     for cut in range(min(num_cuts, int(levels.max()))):
         foreground = levels > cut
-        sweep.extents[cut] = rule(foreground)
-        sweep.found[cut] = True
+        result.extents[cut] = rule(foreground)
+        result.found[cut] = True
         if contours:
             every.append(all_contours(foreground))
     if contours:
-        sweep.contour_extents = np.concatenate([np.zeros((0, 4), np.int64), *every])
-        sweep.contour_cuts = np.repeat(np.arange(len(every)), [len(extents) for extents in every])
-    return sweep
+        result.contour_extents = np.concatenate([np.zeros((0, 4), np.int64), *every])
+        result.contour_cuts = np.repeat(np.arange(len(every)), [len(extents) for extents in every])
+    return result
+
+
+def sweep(
+    scores: np.ndarray, levels: np.ndarray, num_cuts: int, region_rule: str, contours: bool = False
+) -> RegionSweep:
+    """As `sweep_one_by_one`, for all foregrounds at once.
+
+    Args:
+        scores: (H, W) float32 in [0, 1], of which `levels` is a non-falling function.
+        levels: (H, W) unsigned integers.
+        num_cuts: C, the number of foregrounds.
+        region_rule: a key of `REGION_RULES`.
+        contours: also return every contour of every foreground, in no particular order.
+    """
+    order = scores.view(np.int32)
+    basins = region_tree.find_basins(order, diagonal=True)
+    if basins.count > _MOST_PEAKS:
+        return sweep_one_by_one(levels, num_cuts, region_rule, contours)
+    measure, undecided = _SIZES[region_rule]
+    sizes = measure(basins, levels, num_cuts)
+    components = region_tree.grow(basins, levels, num_cuts, True, sizes)
+    present = components.present
+    size = np.where(present, components.size, -1)
+    winner = size.argmax(axis=0)
+    cuts = np.arange(num_cuts)
+    result = RegionSweep(components.extents(winner, cuts), size[winner, cuts] >= 0)
+    for cut in np.flatnonzero(undecided(components, size, winner)):
+        result.extents[cut] = REGION_RULES[region_rule](levels > cut)
+    if contours:
+        hole_extents, hole_cuts = holes(order, levels, num_cuts)
+        rows, component_cuts = np.nonzero(present)
+        result.contour_extents = np.concatenate([components.extents(rows, component_cuts), hole_extents])
+        result.contour_cuts = np.concatenate([component_cuts, hole_cuts])
+    return result
+
+
+def holes(order: np.ndarray, levels: np.ndarray, num_cuts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Extents (P, 4) and foregrounds (P,) of the contours around holes: background that the outside does not reach.
+
+    Such a contour runs on the foreground pixels next to the hole, one pixel outside it on every side.
+    """
+    # The complement, framed by outside pixels that are deeper than any other: they share one basin, the last one.
+    depth = np.pad(_BITS_OF_ONE - order, 1, constant_values=_BITS_OF_ONE + 1)
+    depth_levels = np.pad(num_cuts - levels.astype(np.uint16), 1, constant_values=num_cuts)
+    basins = region_tree.find_basins(depth, diagonal=False)
+    if basins.count == 1:
+        return np.zeros((0, 4), np.int64), np.zeros(0, np.int64)
+    background = region_tree.grow(basins, depth_levels, num_cuts, False, None)
+    rows, depth_cuts = np.nonzero(background.present[:-1])
+    # Minus one pixel of frame, and one pixel wider on both sides.
+    extents = background.extents(rows, depth_cuts) + np.array([-2, -2, 0, 0])
+    return extents, num_cuts - 1 - depth_cuts
+
+
+def _equal_sizes(components: Components, size: np.ndarray, winner: np.ndarray) -> np.ndarray:
+    """(C,) bool: several components are largest, so that reading order decides."""
+    largest = size[winner, np.arange(size.shape[1])]
+    return ((size == largest) & (size >= 0)).sum(axis=0) > 1
+
+
+def _unclear_areas(components: Components, size: np.ndarray, winner: np.ndarray) -> np.ndarray:
+    """(C,) bool: a component other than the winner may enclose as large an area, once its holes are filled.
+
+    What a contour encloses is at least the component's own area and at most its extents'.
+    """
+    cuts = np.arange(size.shape[1])
+    bound = np.where(size >= 0, 2 * (components.last - components.first).prod(axis=0), -1)
+    largest = size[winner, cuts]
+    bound[winner, cuts] = -1
+    return (bound.max(axis=0) >= largest) & (largest >= 0)
+
+
+# region rule -> the size that decides (K, C), and which foregrounds it leaves undecided (C,)
+_SIZES = {
+    "largest_component": (region_tree.pixel_counts, _equal_sizes),
+    "largest_contour": (region_tree.twice_polygon_areas, _unclear_areas),
+}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sat_peft.errors import UsageError
-from sat_peft.localization.pixel_ap import pixel_average_precision
+from sat_peft.localization.pixel_histograms import pixel_average_precision
 from sat_peft.localization.protocols import Protocol
 from sat_peft.localization.threshold_choice import ThresholdChoice, choose_threshold
 

@@ -47,6 +47,9 @@ def score_map(raw: np.ndarray, map_rule: str, size: tuple[int, int]) -> np.ndarr
         map_rule: a key of `MAP_RULES`.
         size: (width, height) of the evaluation pixels.
 
+    A constant map is all zeros. Where the rule normalises after resizing, that means constant after resizing: cubic
+    interpolation turns some constants into rounding noise, which is stretched to [0, 1], by wsolevaluation too.
+
     A map that is not finite everywhere (NaN, infinity) is all zeros, as in wsolevaluation, and so is one whose values
     span more than float32 can subtract.
     """
@@ -70,7 +73,7 @@ class _Absolute:
             return np.searchsorted(cuts, scores, side="left").astype(np.uint16)
         levels = np.zeros(scores.shape, np.uint8)
         for cut in cuts:
-            levels += scores > cut
+            levels += (scores > cut).view(np.uint8)
         return levels
 
 

@@ -7,6 +7,12 @@ import numpy as np
 from sat_peft.errors import UsageError
 from sat_peft.localization import inputs
 from sat_peft.localization.accumulator import LocalizationAccumulator
+from sat_peft.localization.pixel_histograms import (
+    bin_edges,
+    check_positive_pixels,
+    pixel_average_precision,
+    pixel_histograms,
+)
 from sat_peft.localization.protocols import Protocol, get_protocol
 from sat_peft.localization.regions import EMPTY_BOXES, EXTENT_RULES, REGION_RULES
 from sat_peft.localization.results import LocalizationResult
@@ -30,6 +36,7 @@ def score_maps(
     bootstrap: int = 0,
     confidence: float = 0.95,
     seed: int = 0,
+    workers: int = 0,
 ) -> LocalizationResult:
     """Localisation accuracy of a set of maps.
 
@@ -51,6 +58,7 @@ def score_maps(
         bootstrap: number of resamples of the images for confidence intervals; 0 computes none.
         confidence: mass of the intervals.
         seed: of the resampling.
+        workers: number of processes to deal the maps to; 0 and 1 score in this one.
 
     Maps that are constant or not finite everywhere are scored by the protocol's rule for an empty foreground.
 
@@ -75,6 +83,7 @@ def score_maps(
         ignore=ignore,
         image_sizes=image_sizes,
         image_ids=image_ids,
+        workers=workers,
     )
     return accumulator.compute(bootstrap=bootstrap, confidence=confidence, seed=seed)
 
@@ -113,3 +122,34 @@ def localize(raw, *, protocol: str | Protocol, threshold=None, image_size=None) 
     if extents is None:
         return np.array(EMPTY_BOXES[protocol.empty_box](size), dtype=np.float64)
     return EXTENT_RULES[protocol.extent_rule](extents, size).astype(np.float64)
+
+
+def pixel_ap(
+    maps, masks, *, protocol: str | Protocol = "wsol", thresholds=None, ignore=None, image_sizes=None
+) -> float:
+    """PxAP in percent: average precision of the maps as pixel classifiers, pooled over the set.
+
+    Args:
+        maps: (N, h, w) or a list of (h, w).
+        masks: N bool masks (H, W) in evaluation pixels (`Protocol.transform_mask`), True on the object.
+        protocol: name or `Protocol`; decides the score map only.
+        thresholds: lower edges of the bins of scores, ascending from 0; 0, 0.001, ... by default.
+        ignore: N bool masks (H, W) of pixels to leave out where they are not in `masks`.
+        image_sizes: N pairs (width, height), for protocols that score in the image's own pixels.
+    """
+    protocol = get_protocol(protocol)
+    edges = bin_edges(np.arange(0, 1, 0.001) if thresholds is None else inputs.check_thresholds(thresholds))
+    maps = inputs.check_maps(maps)
+    sizes = inputs.check_image_sizes(image_sizes, len(maps), protocol)
+    masks, ignore = inputs.check_masks(masks, ignore, sizes, protocol)
+    if not maps:
+        raise UsageError("maps is empty: there is no image to score.")
+    true, false = np.zeros((2, len(edges) - 1), np.int64)
+    for index, (raw, size) in enumerate(zip(maps, sizes, strict=True)):
+        scores = score_map(raw, protocol.map_rule, size)
+        left_out = None if ignore is None else ignore[index]
+        histograms = pixel_histograms(scores, masks[index], left_out, edges)
+        true += histograms[0]
+        false += histograms[1]
+    check_positive_pixels(true)
+    return float(pixel_average_precision(true, false))

@@ -78,7 +78,7 @@ def image_records(method: str, evaluation: Evaluation, image_ids: Sequence[str],
     return records
 
 
-def check_output(folder: Path, *, overwrite: bool = False) -> None:
+def check_evaluation_folder(folder: Path, *, overwrite: bool = False) -> None:
     """Raises `UsageError` unless an evaluation may be written to `folder`.
 
     What an evaluation that was broken off left there may be replaced, a whole one with `overwrite`.

@@ -126,6 +126,13 @@ def test_box_may_end_a_rounding_error_outside():
     assert samples[0]["boxes"].shape == (1, 4)
 
 
+@pytest.mark.parametrize("option", [{"batch_size": 0}, {"eval_batch_size": -2}, {"num_workers": -1}])
+def test_number_out_of_range_is_named(option):
+    ((name, value),) = option.items()
+    with pytest.raises(UsageError, match=rf"^{name} must be at least [01], got {value}"):
+        loaders({"train": rows(2), "test": rows(2)}, **option)
+
+
 def test_unreadable_image_is_named():
     damaged = rows(1).to_dict() | {"image": [{"bytes": b"no image", "path": None}]}
     samples = ImageRows(Dataset.from_dict(damaged, features=localization_features(["a", "b"])), lambda image: image)

@@ -10,7 +10,13 @@ import pytest
 from PIL import Image
 
 from sat_peft.errors import UsageError
-from sat_peft.report.evaluation import ORACLE_WARNING, check_output, markdown, protocol_table, write_evaluation
+from sat_peft.report.evaluation import (
+    ORACLE_WARNING,
+    check_evaluation_folder,
+    markdown,
+    protocol_table,
+    write_evaluation,
+)
 
 FILES = [
     "accuracy_original.png",
@@ -125,21 +131,21 @@ def test_killed_process_leaves_whole_files_and_no_results(tmp_path, renames, ear
     assert all(_is_whole(tmp_path / name) for name in left)
     assert "results.json" not in left
     # The next evaluation needs no --overwrite, and clears away what the killed one left.
-    check_output(tmp_path)
+    check_evaluation_folder(tmp_path)
     write_evaluation(tmp_path, results(), CURVES, RECORDS)
     assert sorted(path.name for path in tmp_path.iterdir()) == FILES
 
 
 def test_output_folder_is_checked(tmp_path):
-    check_output(tmp_path / "absent")
-    check_output(tmp_path)
+    check_evaluation_folder(tmp_path / "absent")
+    check_evaluation_folder(tmp_path)
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(UsageError, match=r"already holds an evaluation.*--overwrite"):
-        check_output(tmp_path)
-    check_output(tmp_path, overwrite=True)
+        check_evaluation_folder(tmp_path)
+    check_evaluation_folder(tmp_path, overwrite=True)
     with pytest.raises(UsageError, match="is a file"):
-        check_output(tmp_path / "results.json")
+        check_evaluation_folder(tmp_path / "results.json")
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(UsageError, match=r"no part of an evaluation \(thesis\.tex\)"):
-        check_output(tmp_path, overwrite=True)
+        check_evaluation_folder(tmp_path, overwrite=True)
     assert (tmp_path / "results.json").exists()

@@ -7,7 +7,9 @@ from sat_peft.report.tables import method_table, parameter_table
 def test_parameter_table():
     count = ParameterCount({"spatial token": 64, "head": 1936}, 2000, 1_002_000)
     assert parameter_table(count) == (
-        "  spatial token            64\n  head                  1,936\n  trainable             2,000  (0.20 % of 1,002,000)"
+        "  spatial token            64\n"
+        "  head                  1,936\n"
+        "  trainable             2,000  (0.20 % of 1,002,000)"
     )
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from golden import load_sat, load_wsol
+from localization_golden import load_sat, load_wsol
 
 from sat_peft.localization import score_maps
 

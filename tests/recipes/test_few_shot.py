@@ -1,0 +1,303 @@
+"""The few-shot recipe as a user runs it: launched, refused, interrupted, and repeated."""
+
+import importlib.util
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from sat_peft.data.scenes import NOVEL_CLASSES, render_scene, scene_seed
+from sat_peft.errors import UsageError
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "few_shot.py"
+CLASSES = NOVEL_CLASSES[:3]
+
+
+def write_folder(root: Path, *, boxes: bool = True) -> Path:
+    """Three classes of PartScenes as JPEG files: 3 training, 2 validation and 3 test images each."""
+    for split, number in (("train", 3), ("validation", 2), ("test", 3)):
+        rows = []
+        for scene_class in CLASSES:
+            (root / split / scene_class.name).mkdir(parents=True)
+            for index in range(number):
+                scene = render_scene(scene_class, scene_seed(split, index), image_size=64)
+                file_name = f"{scene_class.name}/{index}.jpg"
+                Image.fromarray(scene.image).save(root / split / file_name, quality=95)
+                x0, y0, x1, y1 = scene.box.tolist()
+                rows.append({"file_name": file_name, "objects": {"bbox": [[x0, y0, x1 - x0, y1 - y0]]}})
+        if boxes and split != "train":
+            (root / split / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return root
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_core():
+    """The recipe takes every core it may use. With one, runs have one thread, and tests beside them keep theirs."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    yield
+    os.sched_setaffinity(0, cores)
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory) -> dict:
+    """Options of a run on a small folder with a small backbone of random weights."""
+    folder = tmp_path_factory.mktemp("few_shot")
+    torch.manual_seed(0)
+    weights = folder / "model.safetensors"
+    save_file(timm.create_model("test_vit").state_dict(), weights)
+    data = write_folder(folder / "data")
+    return {"data": str(data), "backbone": "test_vit", "weights": weights, "image_size": 64, "steps": 4, "shots": 2}
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    """The recipe as a module. Running it in this process sets the number of threads, which is put back."""
+    spec = importlib.util.spec_from_file_location("few_shot", RECIPE)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    threads = torch.get_num_threads()
+    yield module
+    torch.set_num_threads(threads)
+    del sys.modules[spec.name]
+
+
+def arguments(options: dict) -> list[str]:
+    return [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def launch(options: dict) -> list[str]:
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    return [*launcher, str(RECIPE), *arguments(options)]
+
+
+def environment(*first: Path) -> dict:
+    paths = [*map(str, first), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def read(folder: Path, name: str):
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def launched(options, tmp_path_factory) -> tuple[Path, str]:
+    """The run folder and the terminal output of a launched run."""
+    folder = tmp_path_factory.mktemp("runs") / "launched"
+    command = launch(options | {"output": folder})
+    run = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stderr
+    return folder, run.stdout
+
+
+@pytest.mark.slow
+def test_launched_run_leaves_a_complete_run_folder(launched, options):
+    folder, _ = launched
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        *("config.json", "versions.json", "status.json", "image_ids.json", "metrics.jsonl", "adapter"),
+        *("results.json", "examples.png", "baselines"),
+    }
+    assert read(folder, "status.json") == {"status": "finished"}
+    config = read(folder, "config.json")
+    assert config["shots"] == 2
+    assert config["weights"] == str(options["weights"])
+    assert config["learning_rate"] == 5e-4  # defaults are recorded too
+    image_ids = read(folder, "image_ids.json")
+    assert len(image_ids) == len(set(image_ids)) == 6
+    assert all((Path(options["data"]) / image_id).is_file() and image_id.startswith("train/") for image_id in image_ids)
+    assert [(line["method"], line["step"]) for line in metrics(folder)] == [
+        (method, step) for method in ("SAT", "CAM") for step in range(1, 5)
+    ]
+    # Ten steps of warm-up to 5e-4, of which these are the first four.
+    assert [line["learning_rate"] for line in metrics(folder)[:4]] == pytest.approx([0, 5e-5, 1e-4, 1.5e-4])
+    adapter = {path.name for path in (folder / "adapter").iterdir()}
+    assert adapter == {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+    with Image.open(folder / "examples.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_launched_run_reports_figures_of_three_methods(launched):
+    folder, output = launched
+    results = read(folder, "results.json")
+    assert results["protocol"] == "original"
+    assert results["threshold_source"].startswith("validation")
+    assert results["test_images"] == 9
+    # Token, position embedding and 3x3 head for 3 classes at width 64.
+    assert results["trainable_parameters"] == 64 + 64 + 3 * (9 * 64 + 1)
+    assert results["seconds"] > 0
+    assert set(results["methods"]) == {"sat", "cam", "centre_box"}
+    for figures in results["methods"].values():
+        assert set(figures) == {"gt_known", "top1_loc", "top5_loc", "top1_cls"}
+        assert all(0 <= value <= 100 for value in figures.values())
+        assert figures["top1_loc"] <= figures["top5_loc"] == figures["gt_known"]  # three classes are within five
+    for words in ("GT-known Loc", "centre box", "Run folder", "1,859", "validation: best gt_known"):
+        assert words in output
+
+
+@pytest.mark.slow
+def test_same_seed_gives_the_same_numbers(launched, options, recipe, tmp_path):
+    folder, _ = launched
+    recipe.main(recipe.Config(**options, output=tmp_path / "same"))
+    assert metrics(tmp_path / "same") == metrics(folder)
+    first, second = read(folder, "results.json"), read(tmp_path / "same", "results.json")
+    assert first | {"seconds": 0} == second | {"seconds": 0}
+    assert (tmp_path / "same/adapter/adapter_model.safetensors").read_bytes() == (
+        folder / "adapter/adapter_model.safetensors"
+    ).read_bytes()
+
+
+def test_second_run_in_the_folder_is_refused_unless_it_may_overwrite(options, recipe, tmp_path):
+    config = {**options, "steps": 1, "output": tmp_path / "run"}
+    recipe.main(recipe.Config(**config))
+    with pytest.raises(UsageError, match=r"already holds a run.*--overwrite"):
+        recipe.main(recipe.Config(**config, seed=1))
+    assert read(tmp_path / "run", "config.json")["seed"] == 0
+    first = metrics(tmp_path / "run")
+    recipe.main(recipe.Config(**config, seed=1, overwrite=True))
+    assert read(tmp_path / "run", "config.json")["seed"] == 1
+    second = metrics(tmp_path / "run")
+    assert len(first) == len(second) == 2
+    assert first != second
+
+
+def test_without_boxes_localisation_is_not_measured_but_classification_is(options, recipe, tmp_path, capsys):
+    data = write_folder(tmp_path / "data", boxes=False)
+    recipe.main(recipe.Config(**options | {"data": str(data), "steps": 1}, output=tmp_path / "run"))
+    results = read(tmp_path / "run", "results.json")
+    assert set(results["methods"]) == {"sat", "cam"}
+    for figures in results["methods"].values():
+        assert figures["gt_known"] is figures["top1_loc"] is figures["top5_loc"] is None
+        assert 0 <= figures["top1_cls"] <= 100
+    assert results["threshold_source"] == "fixed: default of protocol original"
+    output = capsys.readouterr().out
+    assert "not measured (the test split has no boxes)" in output
+    assert "–" in output
+    assert (tmp_path / "run/examples.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"shots": 4}, r"3 classes have fewer than 4 training images: .*\(3\).*Use at most --shots 3"),
+        ({"shots": 0}, "shots must be at least 1"),
+        ({"seed": -1}, "seed must be from 0 to"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"drop_path": 1.5}, "drop_path_rate must be at least 0"),
+        ({"threshold": 30.0}, "between 0 and 1"),
+        ({"data": "nowhere"}, r"'nowhere' does not exist\. Expected ROOT/train/CLASS"),
+        ({"backbone": "test_vitt"}, r"unknown backbone 'test_vitt'\. Did you mean test_vit"),
+        ({"weights": Path("gone.safetensors")}, "do not exist"),
+        ({"image_size": 70}, "nearest sizes that are: 64 and 80"),
+        ({"num_spatial_blocks": 7}, r"num_spatial_blocks=7 is more than the 6 blocks.*from 1 to 6"),
+    ],
+)
+def test_mistakes_are_answered_before_a_run_folder_exists(options, recipe, tmp_path, changes, words):
+    with pytest.raises(UsageError, match=words):
+        recipe.main(recipe.Config(**options | changes, output=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_unreadable_image_fails_the_run_and_is_named(options, recipe, tmp_path):
+    data = Path(shutil.copytree(options["data"], tmp_path / "data"))
+    for path in (data / "train" / CLASSES[1].name).iterdir():
+        path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(UsageError, match=rf"'train/{CLASSES[1].name}/\d\.jpg' cannot be read.*Repair the file"):
+        recipe.main(recipe.Config(**options | {"data": str(data)}, output=tmp_path / "run"))
+    status = read(tmp_path / "run", "status.json")
+    assert status["status"] == "failed"
+    assert "cannot be read" in status["reason"]
+
+
+def test_diverging_loss_stops_the_run_and_says_what_to_change(options, recipe, tmp_path):
+    with pytest.raises(UsageError, match=r"the loss diverged at step \d .*Lower --learning-rate \(it is 1e\+06\)"):
+        recipe.main(recipe.Config(**options, learning_rate=1e6, warmup_steps=0, output=tmp_path / "run"))
+    assert read(tmp_path / "run", "status.json")["status"] == "failed"
+    assert not (tmp_path / "run/adapter").exists()
+
+
+def test_mistake_is_printed_without_a_traceback_and_exits_with_2(options, tmp_path, monkeypatch, capsys):
+    changed = options | {"data": tmp_path / "nowhere", "output": tmp_path / "run"}
+    monkeypatch.setattr(sys, "argv", [str(RECIPE), *arguments(changed)])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(RECIPE), run_name="__main__")
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.strip().startswith("error: the data folder")
+    assert "Traceback" not in error
+
+
+@pytest.mark.slow
+def test_interrupted_run_says_so_and_its_files_are_readable(options, tmp_path):
+    folder = tmp_path / "run"
+    command = launch(options | {"output": folder, "steps": 100_000})
+    # A session of its own, so that the signal reaches launcher and recipe alike, as Ctrl-C in a terminal does.
+    process = subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        wait_for(lambda: (folder / "metrics.jsonl").exists() and len(metrics(folder)) >= 3, process)
+        os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode != 0
+        wait_for(lambda: read(folder, "status.json")["status"] != "running")
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert read(folder, "status.json") == {"status": "interrupted"}
+    assert "interrupted; what the run wrote so far is readable" in output
+    lines = metrics(folder)
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    assert {path.name for path in folder.iterdir()} == {
+        *("config.json", "versions.json", "status.json", "image_ids.json", "metrics.jsonl")
+    }
+    for name in ("config.json", "versions.json", "image_ids.json"):
+        assert read(folder, name)
+
+
+def wait_for(condition, process: subprocess.Popen | None = None) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, "waited for two minutes"
+        if process is not None and process.poll() is not None:
+            raise AssertionError(f"the run ended early:\n{process.communicate()[0]}")
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "words"),
+    [
+        ("--help", 0, "Labelled training images per class"),
+        ("--shot=3", 2, "--shots"),
+        ("--tune=lara", 2, "none"),
+    ],
+)
+def test_help_and_mistyped_options_are_answered_without_the_heavy_imports(tmp_path, argument, code, words):
+    for package in ("torch", "timm", "datasets", "accelerate", "peft"):
+        (tmp_path / f"{package}.py").write_text(f"raise RuntimeError('{package} was imported')")
+    command = [sys.executable, str(RECIPE), argument]
+    run = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=False)
+    output = run.stdout + run.stderr
+    assert "was imported" not in output
+    assert run.returncode == code, output
+    assert words in output
