@@ -140,7 +140,7 @@ def main(config: Config) -> None:
     class_names = rows.features["label"].names
     image_ids, labels = rows["image_id"][:], [class_names[label] for label in rows["label"]]
     titles = {"sat": "SAT", **BASELINES}
-    check_class_names(trained.class_names, class_names)
+    check_class_names(trained.class_names, trained.num_classes, class_names)
     if not len(rows_with_boxes(rows)):
         raise UsageError(f"the {config.split} split of {data} has no boxes, so localisation cannot be measured.")
     held_out = splits.get("validation") if config.split != "validation" else None

@@ -58,15 +58,21 @@ def load_splits(
     return loaded
 
 
-def check_class_names(trained: list[str] | None, found: list[str]) -> None:
+def check_class_names(trained: list[str] | None, num_classes: int, found: list[str]) -> None:
     """Raises `UsageError` unless a model's classes are those of the data, in the same order.
 
     Args:
-        trained: names of the model's classes; None where the model does not know them.
+        trained: names of the model's classes; None where the model does not know them, so that their number decides.
+        num_classes: number of the model's classes.
         found: names of the data's classes.
     """
-    if trained is None or trained == found:
+    if trained == found or (trained is None and num_classes == len(found)):
         return
+    if trained is None:
+        raise UsageError(
+            f"the model tells {num_classes} classes apart, but the data has {len(found)}. Name the data that it was "
+            "trained for."
+        )
     foreign = [name for name in found if name not in trained]
     lost = [name for name in trained if name not in found]
     if foreign or lost:

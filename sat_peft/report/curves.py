@@ -33,6 +33,8 @@ def _look(number: int) -> dict:
 
 
 def _save(figure: Figure, path: Path) -> None:
+    # Below the axes, where it hides no curve.
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     with atomic_replacement(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
 
@@ -61,7 +63,6 @@ def draw_threshold_curves(
     axes.set_ylim(0, None)
     axes.set_xlabel("threshold of the map (dot: the one reported)")
     axes.set_ylabel("GT-known Loc (%)")
-    axes.legend(frameon=False, fontsize=9)
     _save(figure, path)
 
 
@@ -82,5 +83,4 @@ def draw_iou_histograms(path: Path, values: Mapping[str, Sequence[float]], *, ti
     axes.set_ylim(0, None)
     axes.set_xlabel("IoU of the predicted box with the best matching true box")
     axes.set_ylabel("images (%)")
-    axes.legend(frameon=False, fontsize=9)
     _save(figure, path)

@@ -44,12 +44,12 @@ ORACLE_WARNING = (
 def method_entry(title: str, result: LocalizationResult) -> dict:
     """What results.json and the tables tell of a method.
 
-    MaxBoxAcc takes the best threshold of the evaluated images; it is kept for the protocol that is defined by it and
-    for oracle thresholds, which do so by request.
+    MaxBoxAcc takes the best threshold of the evaluated images, so it is told under no protocol but the one that is
+    defined by it.
     """
     entry = result.to_dict()
     del entry["per_threshold"]  # in curves.json
-    if entry["summary"]["max_box_acc_v2"] is None and not result.threshold_source.startswith("oracle"):
+    if entry["summary"]["max_box_acc_v2"] is None:
         for figures in (entry["summary"], entry["confidence_intervals"]):
             figures.pop("max_box_acc", None)
     return {"title": title} | entry

@@ -56,9 +56,11 @@ def test_unknown_split_is_refused(folder):
 
 
 def test_class_names_must_agree_in_name_and_order():
-    check_class_names(["a", "b"], ["a", "b"])
-    check_class_names(None, ["a"])
+    check_class_names(["a", "b"], 2, ["a", "b"])
+    check_class_names(None, 1, ["a"])
+    with pytest.raises(UsageError, match="tells 3 classes apart, but the data has 1"):
+        check_class_names(None, 3, ["a"])
     with pytest.raises(UsageError, match=r"only in the data: c; only in the model: a\)"):
-        check_class_names(["a", "b"], ["b", "c"])
+        check_class_names(["a", "b"], 2, ["b", "c"])
     with pytest.raises(UsageError, match="the same in another order"):
-        check_class_names(["a", "b"], ["b", "a"])
+        check_class_names(["a", "b"], 2, ["b", "a"])
