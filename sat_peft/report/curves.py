@@ -34,7 +34,7 @@ def _look(number: int) -> dict:
 
 def _save(figure: Figure, path: Path) -> None:
     # Below the axes, where it hides no curve.
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     with atomic_replacement(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
 

@@ -78,6 +78,7 @@ def run(tmp_path_factory, weights) -> Path:
             weights=weights,
             image_size=64,
             steps=3,
+            threads=1,
             baselines=BASELINES,
             output=folder / "run",
         )
@@ -90,7 +91,7 @@ recipe = load_recipe("evaluate")
 
 def evaluate(output: Path, **options) -> dict:
     """Runs the recipe and returns its results; few bootstrap samples, since their number changes no code path."""
-    recipe.main(recipe.Config(**{"output": output, "bootstrap": 20, **options}))
+    recipe.main(recipe.Config(**{"output": output, "bootstrap": 20, "threads": 1, **options}))
     return json.loads((output / "results.json").read_text())
 
 
@@ -234,10 +235,16 @@ def test_masks_of_part_scenes_give_pxap(weights, tmp_path, monkeypatch):
     few_shot = load_recipe("few_shot")
     few_shot.main(
         few_shot.Config(
-            backbone="test_vit", weights=weights, image_size=64, steps=1, baselines=(), output=tmp_path / "run"
+            backbone="test_vit",
+            weights=weights,
+            image_size=64,
+            steps=1,
+            threads=1,
+            baselines=(),
+            output=tmp_path / "run",
         )
     )
-    recipe.main(recipe.Config(run=tmp_path / "run", bootstrap=20))
+    recipe.main(recipe.Config(run=tmp_path / "run", bootstrap=20, threads=1))
     folder = tmp_path / "run" / "evaluation"
     method = json.loads((folder / "results.json").read_text())["protocols"]["original"]["methods"]["sat"]
     low, high = method["confidence_intervals"]["px_ap"]
@@ -350,7 +357,7 @@ def test_two_processes_find_exactly_what_one_finds(run, tmp_path):
     options = {"run": run, "eval_batch_size": 2, "baselines": ("cam",), "threshold_source": "unsupervised"}
     evaluate(tmp_path / "one", **options)
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    arguments = ["--run", run, "--output", tmp_path / "two", "--eval-batch-size", 2, "--bootstrap", 20]
+    arguments = ["--run", run, "--output", tmp_path / "two", "--eval-batch-size", 2, "--bootstrap", 20, "--threads", 1]
     arguments += ["--baselines", "cam", "--threshold-source", "unsupervised"]
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     subprocess.run(
