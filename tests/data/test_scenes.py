@@ -21,10 +21,10 @@ from sat_peft.errors import UsageError
 
 # SHA-256 (first 16 digits) of the image and mask bytes of sample scenes: (classes, class number, size, difficulty).
 SAMPLE_HASHES = {
-    ("base", 0, 96, "standard"): "367eea28b221191f",
-    ("base", 37, 96, "hard"): "9dcecab33f242c5d",
-    ("novel", 0, 96, "easy"): "a97b1ffe1a063e39",
-    ("novel", 13, 224, "standard"): "6e3c1cdd8fb37c2e",
+    ("base", 0, 96, "standard"): "0511a11aa51dcbf4",
+    ("base", 37, 96, "hard"): "504bc1e1d6f45548",
+    ("novel", 0, 96, "easy"): "c38220609e2225f6",
+    ("novel", 13, 224, "standard"): "600d8e5b6aae8c90",
 }
 
 

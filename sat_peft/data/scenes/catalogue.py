@@ -27,14 +27,14 @@ PART_COLOURS = {
 
 @dataclass(frozen=True)
 class Family:
-    """A body: silhouette, pattern and the hues (degrees) of its two shades, which the classes of a family share."""
+    """A body: silhouette, pattern and hue (degrees), which the four classes of a family share."""
 
     name: str
     torso: str
     limbs: str
     tail: str
     pattern: str
-    hues: tuple[int, int]
+    hue: int
 
 
 @dataclass(frozen=True)
@@ -75,30 +75,30 @@ DIFFICULTIES = {
 }
 
 BASE_FAMILIES = (
-    Family("beetle", "ellipse", "six_legs", "none", "plain", (0, 60)),
-    Family("hound", "box", "two_legs", "rod", "plain", (22, 142)),
-    Family("finch", "drop", "wing", "fan", "plain", (45, 225)),
-    Family("turtle", "dome", "four_stubs", "rod", "checks", (68, 308)),
-    Family("pike", "spindle", "fins", "fan", "stripes", (90, 150)),
-    Family("crab", "hexagon", "claws", "none", "spots", (112, 232)),
-    Family("tapir", "bean", "two_legs", "none", "halves", (135, 315)),
-    Family("kite", "diamond", "none", "streamer", "checks", (158, 38)),
-    Family("moth", "ellipse", "wings", "none", "stripes", (180, 240)),
-    Family("lorry", "box", "wheels", "none", "halves", (202, 322)),
-    Family("boat", "trapezoid", "mast", "none", "stripes", (225, 45)),
-    Family("snail", "dome", "foot", "none", "spots", (248, 128)),
-    Family("heron", "drop", "long_legs", "rod", "halves", (270, 330)),
-    Family("ray", "triangle", "none", "streamer", "spots", (292, 52)),
-    Family("gecko", "spindle", "four_stubs", "rod", "spots", (315, 135)),
-    Family("rocket", "barrel", "fins", "fan", "checks", (338, 218)),
+    Family("beetle", "ellipse", "six_legs", "none", "plain", 0),
+    Family("hound", "box", "two_legs", "rod", "plain", 22),
+    Family("finch", "drop", "wing", "fan", "plain", 45),
+    Family("turtle", "dome", "four_stubs", "rod", "checks", 68),
+    Family("pike", "spindle", "fins", "fan", "stripes", 90),
+    Family("crab", "hexagon", "claws", "none", "spots", 112),
+    Family("tapir", "bean", "two_legs", "none", "halves", 135),
+    Family("kite", "diamond", "none", "streamer", "checks", 158),
+    Family("moth", "ellipse", "wings", "none", "stripes", 180),
+    Family("lorry", "box", "wheels", "none", "halves", 202),
+    Family("boat", "trapezoid", "mast", "none", "stripes", 225),
+    Family("snail", "dome", "foot", "none", "spots", 248),
+    Family("heron", "drop", "long_legs", "rod", "halves", 270),
+    Family("ray", "triangle", "none", "streamer", "spots", 292),
+    Family("gecko", "spindle", "four_stubs", "rod", "spots", 315),
+    Family("rocket", "barrel", "fins", "fan", "checks", 338),
 )
 
 NOVEL_FAMILIES = (
-    Family("stag", "barrel", "long_legs", "rod", "spots", (11, 161)),
-    Family("gull", "bean", "wings", "fan", "halves", (83, 173)),
-    Family("cart", "trapezoid", "wheels", "streamer", "checks", (155, 5)),
-    Family("newt", "hexagon", "four_stubs", "streamer", "stripes", (227, 317)),
-    Family("squid", "drop", "six_legs", "none", "checks", (299, 89)),
+    Family("stag", "barrel", "long_legs", "rod", "spots", 11),
+    Family("gull", "bean", "wings", "fan", "halves", 83),
+    Family("cart", "trapezoid", "wheels", "streamer", "checks", 155),
+    Family("newt", "hexagon", "four_stubs", "streamer", "stripes", 227),
+    Family("squid", "drop", "six_legs", "none", "checks", 299),
 )
 
 _PART_SHAPES = (
@@ -230,7 +230,7 @@ TAILS: dict[str, list[np.ndarray]] = {
 
 # Where the part sits, in the object's frame: at the head's end of the torso.
 PART_ANCHOR = (0.44, -0.08)
-PART_RADIUS = 0.24
+PART_RADIUS = 0.28
 
 
 def _star(points: int, inner: float) -> np.ndarray:

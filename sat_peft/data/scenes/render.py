@@ -140,18 +140,17 @@ def _pattern(rng: np.random.Generator, name: str, pose: _Pose) -> list[np.ndarra
 
 def _tinted(rng: np.random.Generator, hue: float, brightness: float) -> np.ndarray:
     """An RGB colour near `hue` (degrees) with about the given brightness (0-255)."""
-    full = np.array(colorsys.hsv_to_rgb(((hue + rng.uniform(-10, 10)) / 360) % 1, rng.uniform(0.55, 0.75), 1.0))
+    full = np.array(colorsys.hsv_to_rgb(((hue + rng.uniform(-8, 8)) / 360) % 1, rng.uniform(0.55, 0.75), 1.0))
     return np.clip(full * brightness / (full @ _GREY), 0, 255)
 
 
-def _shades(
-    rng: np.random.Generator, hues: tuple[int, int], brightness: float, contrast: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _shades(rng: np.random.Generator, hue: int, brightness: float, contrast: float) -> tuple[np.ndarray, np.ndarray]:
     """The body's two colours, at least `contrast` darker or lighter than the background."""
-    up = rng.random() < 0.5 if 80 < brightness < 175 else brightness <= 80
+    # A hue needs light to be seen, and room below white.
+    up = rng.random() < 0.5 if 100 < brightness < 150 else brightness <= 100
     distance = contrast + rng.uniform(0, 25)
     first = brightness + (distance if up else -distance)
-    return _tinted(rng, hues[0], first), _tinted(rng, hues[1], first + (25 if up else -25))
+    return _tinted(rng, hue, first), _tinted(rng, hue, first + (25 if up else -25))
 
 
 def render_scene(
@@ -186,7 +185,7 @@ def render_scene(
     part = [points * radius + np.asarray(PART_ANCHOR) + jitter for points in PARTS[scene_class.part_shape]]
     pose = _pose(rng, [*torso, *limbs, *part], side, level)
 
-    first, second = _shades(rng, family.hues, brightness, level.contrast)
+    first, second = _shades(rng, family.hue, brightness, level.contrast)
     coverage = np.zeros((side, side), np.uint8)
     for outline in pose(torso + limbs):
         _fill(coverage, [outline], 255)
