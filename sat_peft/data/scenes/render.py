@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from sat_peft.data.scenes.catalogue import (
+    BODY_HUE,
     DIFFICULTIES,
     LIMBS,
     PART_ANCHOR,
@@ -122,8 +123,6 @@ def _pattern(rng: np.random.Generator, name: str, pose: _Pose) -> list[np.ndarra
     span = np.arange(-1.0, 1.0, 0.24)
     if name == "stripes":
         return [np.array([[x, -1], [x + 0.12, -1], [x + 0.12, 1], [x, 1]]) for x in span + phase]
-    if name == "halves":
-        return [np.array([[-1, -1], [0.02 + phase, -1], [0.02 + phase, 1], [-1, 1]])]
     if name == "checks":
         return [
             np.array([[x, y], [x + 0.14, y], [x + 0.14, y + 0.14], [x, y + 0.14]])
@@ -138,19 +137,21 @@ def _pattern(rng: np.random.Generator, name: str, pose: _Pose) -> list[np.ndarra
     return []
 
 
-def _tinted(rng: np.random.Generator, hue: float, brightness: float) -> np.ndarray:
-    """An RGB colour near `hue` (degrees) with about the given brightness (0-255)."""
-    full = np.array(colorsys.hsv_to_rgb(((hue + rng.uniform(-8, 8)) / 360) % 1, rng.uniform(0.55, 0.75), 1.0))
+def _tinted(hue: float, saturation: float, brightness: float) -> np.ndarray:
+    """An RGB colour of that hue (degrees) with about the given brightness (0-255)."""
+    full = np.array(colorsys.hsv_to_rgb((hue / 360) % 1, saturation, 1.0))
     return np.clip(full * brightness / (full @ _GREY), 0, 255)
 
 
-def _shades(rng: np.random.Generator, hue: int, brightness: float, contrast: float) -> tuple[np.ndarray, np.ndarray]:
-    """The body's two colours, at least `contrast` darker or lighter than the background."""
+def _shades(rng: np.random.Generator, brightness: float, level: Difficulty) -> tuple[np.ndarray, np.ndarray]:
+    """The body's two colours: of one hue, darker or lighter than the background by at least the level's contrast."""
     # A hue needs light to be seen, and room below white.
-    up = rng.random() < 0.5 if 100 < brightness < 150 else brightness <= 100
-    distance = contrast + rng.uniform(0, 25)
+    up = rng.random() < 0.5 if 105 < brightness < 150 else brightness <= 105
+    distance = level.contrast + rng.uniform(0, 25)
     first = brightness + (distance if up else -distance)
-    return _tinted(rng, hue, first), _tinted(rng, hue, first + (25 if up else -25))
+    hue = BODY_HUE + rng.uniform(-level.hue_spread, level.hue_spread)
+    saturation = rng.uniform(0.55, 0.75)
+    return _tinted(hue, saturation, first), _tinted(hue, saturation, max(first * 0.6, first - 50))
 
 
 def render_scene(
@@ -185,7 +186,7 @@ def render_scene(
     part = [points * radius + np.asarray(PART_ANCHOR) + jitter for points in PARTS[scene_class.part_shape]]
     pose = _pose(rng, [*torso, *limbs, *part], side, level)
 
-    first, second = _shades(rng, family.hue, brightness, level.contrast)
+    first, second = _shades(rng, brightness, level)
     coverage = np.zeros((side, side), np.uint8)
     for outline in pose(torso + limbs):
         _fill(coverage, [outline], 255)
