@@ -266,8 +266,8 @@ def main(config: Config) -> None:
     else:
         say("  Localisation: not measured (the test split has no boxes); examples.png shows the maps.")
     say(f"\nRun folder: {run.path}  (adapter {adapter_bytes / 1000:.0f} kB, {results['seconds']:.0f} s)")
-    say(f"Look at {run.path / 'examples.png'}; then try more images per class:")
-    say(f"  accelerate launch recipes/few_shot.py --data {config.data} --shots {config.shots * 5}")
+    say(f"Look at {run.path / 'examples.png'}, then see more of its figures:")
+    say(f"  accelerate launch recipes/evaluate.py --run {run.path}")
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ from sat_peft.errors import UsageError
 
 # SHA-256 (first 16 digits) of the image and mask bytes of sample scenes: (classes, class number, size, difficulty).
 SAMPLE_HASHES = {
-    ("base", 0, 96, "standard"): "0511a11aa51dcbf4",
-    ("base", 37, 96, "hard"): "504bc1e1d6f45548",
-    ("novel", 0, 96, "easy"): "c38220609e2225f6",
-    ("novel", 13, 224, "standard"): "600d8e5b6aae8c90",
+    ("base", 0, 96, "standard"): "4272d4ccb0a8efe4",
+    ("base", 37, 96, "hard"): "c838b7cca56e6333",
+    ("novel", 0, 96, "easy"): "cedef974967c1faa",
+    ("novel", 13, 224, "standard"): "d6b64cff46a50047",
 }
 
 
