@@ -35,8 +35,9 @@ class Config:
     image_size: int | None = None
     """Side of the images in pixels; the backbone's own by default."""
 
-    num_spatial_blocks: int = 2
-    """K: the last blocks in which the spatial token masks the attention (the paper has 3 of 12)."""
+    num_spatial_blocks: int = 6
+    """K: the last blocks in which the spatial token masks the attention (the paper has 3 of 12; here all 6 of the nano
+    ViT, whose late blocks see little but the part that tells the class)."""
     tune: Literal["none", "lora", "full"] = "none"
     """Trained besides the token and the head: nothing, LoRA in the last K blocks, or the last K blocks whole."""
     head: Literal["conv3x3", "conv1x1", "separable"] = "conv3x3"

@@ -1,4 +1,4 @@
-"""Runs the few-shot recipe for several seeds and values of `--tune`, and prints the table that README quotes.
+"""Runs the few-shot recipe for several seeds and choices of what is tuned, and prints the table that README quotes.
 
     python scripts/compare_tuning.py --output runs/compare_tuning
 
@@ -24,12 +24,14 @@ COLUMNS = {"gt_known": "GT-known Loc", "top1_loc": "Top-1 Loc", "top5_loc": "Top
 class Config:
     output: Path = Path("runs/compare_tuning")
     """Folder of the run folders and of table.md."""
-    tune: tuple[str, ...] = ("none", "lora", "full")
-    """Values of --tune to compare."""
+    tune: tuple[str, ...] = ("none:2", "none:6", "lora:6", "full:2", "full:6")
+    """TUNE:K pairs to compare: --tune and --num-spatial-blocks of the recipe."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds to run each of them with."""
     shots: int = 1
     """Images per class."""
+    threads: int | None = None
+    """Threads of a run; by default all cores."""
 
 
 def run_cell(folder: Path, arguments: list[str]) -> dict:
@@ -60,18 +62,20 @@ def main(config: Config) -> None:
         "| method | trained parameters | " + " | ".join(COLUMNS.values()) + " | seconds |",
         "| --- | ---: | " + "---: | " * (len(COLUMNS) + 1),
     ]
-    for tune in config.tune:
+    threads = [] if config.threads is None else ["--threads", str(config.threads)]
+    for pair in config.tune:
+        tune, _, blocks = pair.partition(":")
+        options = ["--tune", tune, "--num-spatial-blocks", blocks, "--shots", str(config.shots), *threads]
         cells = [
             run_cell(
-                config.output / f"{tune}-shots{config.shots}-seed{seed}",
-                ["--tune", tune, "--seed", str(seed), "--shots", str(config.shots)],
+                config.output / f"{tune}-k{blocks}-shots{config.shots}-seed{seed}", [*options, "--seed", str(seed)]
             )
             for seed in config.seeds
         ]
         methods = [cell["methods"] for cell in cells]
         seconds = f"{statistics.median(cell['seconds'] for cell in cells):.0f}"
         parameters = f"{cells[0]['trainable_parameters']:,}"
-        lines.append(table_row(f'SAT, `tune="{tune}"`', parameters, seconds, [m["sat"] for m in methods]))
+        lines.append(table_row(f"SAT, tune {tune}, K = {blocks}", parameters, seconds, [m["sat"] for m in methods]))
     # The baselines do not depend on `tune`; those of its last value stand for all.
     lines.append(table_row("CAM", "", "", [m["cam"] for m in methods]))
     lines.append(table_row("centre box", "", "", [m["centre_box"] for m in methods]))
