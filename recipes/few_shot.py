@@ -38,20 +38,20 @@ class Config:
     num_spatial_blocks: int = 6
     """K: the last blocks in which the spatial token masks the attention (the paper has 3 of 12; here all 6 of the nano
     ViT, whose late blocks see little but the part that tells the class)."""
-    tune: Literal["none", "lora", "full"] = "none"
+    tune: Literal["none", "lora", "full"] = "lora"
     """Trained besides the token and the head: nothing, LoRA in the last K blocks, or the last K blocks whole."""
     head: Literal["conv3x3", "conv1x1", "separable"] = "conv3x3"
     """The classification head (the paper's is conv3x3)."""
     lora_rank: int = 8
     """Rank of LoRA, for --tune lora."""
-    area_target: float = 0.2
+    area_target: float = 0.15
     """Mean share of the image that the maps are drawn to (the paper: .25 on CUB, .35 on ILSVRC)."""
 
     steps: int = 150
     """Optimizer steps."""
     batch_size: int = 20
     """Training images per process and step."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     """Of AdamW."""
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     """Of the learning rate, after the warm-up."""
