@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from localization_golden import load_sat, load_wsol
+from sklearn.metrics import average_precision_score
 
 from sat_peft.errors import UsageError
 from sat_peft.localization import LocalizationAccumulator, ThresholdChoice, get_protocol, localize, pixel_ap, score_maps
@@ -272,13 +273,12 @@ def test_px_ap_has_an_interval_and_equals_the_function(wsol):
 
 
 def test_px_ap_equals_scikit_learn_with_one_bin_per_score():
-    metrics = pytest.importorskip("sklearn.metrics")
     generator = np.random.default_rng(0)
     # Scores on a grid of sixteenths keep bins and scores in step.
     raw = generator.integers(0, 17, (1, 224, 224)).astype(np.float32)
     masks = generator.random(raw.shape) * 16 < raw
     found = pixel_ap(raw, masks, protocol="tscam", thresholds=np.arange(0, 1, 1 / 16))
-    assert found == pytest.approx(100 * metrics.average_precision_score(masks.ravel(), raw.ravel()), abs=1e-9)
+    assert found == pytest.approx(100 * average_precision_score(masks.ravel(), raw.ravel()), abs=1e-9)
 
 
 @pytest.mark.parametrize("wanted", [[0.1, 0.2, 0.3], np.linspace(0, 0.99, 200)])

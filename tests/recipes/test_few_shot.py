@@ -62,7 +62,8 @@ def options(tmp_path_factory) -> dict:
     weights = folder / "model.safetensors"
     save_file(timm.create_model("test_vit").state_dict(), weights)
     data = write_folder(folder / "data")
-    return {"data": str(data), "backbone": "test_vit", "weights": weights, "image_size": 64, "steps": 4, "shots": 2}
+    tiny = {"data": str(data), "backbone": "test_vit", "weights": weights, "image_size": 64}
+    return tiny | {"steps": 4, "shots": 2, "tune": "none", "learning_rate": 5e-4}
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +232,7 @@ def test_unreadable_image_fails_the_run_and_is_named(options, recipe, tmp_path):
 
 def test_diverging_loss_stops_the_run_and_says_what_to_change(options, recipe, tmp_path):
     with pytest.raises(UsageError, match=r"the loss diverged at step \d .*Lower --learning-rate \(it is 1e\+06\)"):
-        recipe.main(recipe.Config(**options, learning_rate=1e6, warmup_steps=0, output=tmp_path / "run"))
+        recipe.main(recipe.Config(**options | {"learning_rate": 1e6}, warmup_steps=0, output=tmp_path / "run"))
     assert read(tmp_path / "run", "status.json")["status"] == "failed"
     assert not (tmp_path / "run/adapter").exists()
 
