@@ -42,6 +42,9 @@ class Config:
     """Trained besides the token and the head: nothing, LoRA in the last K blocks, or the last K blocks whole."""
     head: Literal["conv3x3", "conv1x1", "separable"] = "conv3x3"
     """The classification head (the paper's is conv3x3)."""
+    token_init: Literal["random", "class_token"] | None = None
+    """The spatial token starts at random (the paper) or as a copy of the class token; by default as the class token
+    where the backbone has one."""
     lora_rank: int = 8
     """Rank of LoRA, for --tune lora."""
     area_target: float = 0.15
@@ -130,6 +133,7 @@ def main(config: Config) -> None:
     backbone = create_backbone(
         config.backbone, weights=config.weights, image_size=config.image_size, drop_path_rate=config.drop_path
     )
+    default_init = "random" if getattr(backbone, "cls_token", None) is None else "class_token"
     model = get_peft_model(
         backbone,
         SatConfig(
@@ -137,6 +141,7 @@ def main(config: Config) -> None:
             num_spatial_blocks=config.num_spatial_blocks,
             tune=config.tune,
             head=config.head,
+            token_init=config.token_init or default_init,
             r=config.lora_rank,
             lora_alpha=config.lora_rank,
             class_names=class_names,

@@ -131,6 +131,24 @@ def rotary_attentions(vit: nn.Module) -> list[nn.Module]:
     return [m for m in vit.blocks.modules() if isinstance(m, (AttentionRope, EvaAttention))]
 
 
+def embedded_class_token(vit: nn.Module) -> torch.Tensor:
+    """The class token (1, 1, D) as it enters the first block, its position embedding included where it has one.
+
+    Raises:
+        UsageError: if the backbone has none.
+    """
+    token = getattr(vit, "cls_token", None)
+    if token is None:
+        raise UsageError(
+            f'token_init="class_token" needs a class token, and this {type(vit).__name__} has none. '
+            'Use token_init="random".'
+        )
+    position = getattr(vit, "pos_embed", None)
+    # Some families give prefix tokens no position, and then the embedding has one entry per patch alone.
+    has_position = position is not None and not getattr(vit, "no_embed_class", False)
+    return (token + position[:, :1] if has_position else token).detach()
+
+
 def describe_backbone(vit: nn.Module) -> dict:
     """Identity of a backbone as plain JSON values: timm name, geometry, preprocessing and a weight fingerprint."""
     cfg = getattr(vit, "pretrained_cfg", None) or {}

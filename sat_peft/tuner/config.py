@@ -12,6 +12,7 @@ from sat_peft.errors import UsageError, unknown_choice
 PEFT_TYPE = "SAT"
 TUNE_MODES = ("none", "lora", "full")
 HEADS = ("conv3x3", "conv1x1", "separable")
+TOKEN_INITS = ("random", "class_token")
 
 
 @dataclass
@@ -28,6 +29,9 @@ class SatConfig(LoraConfig):
         tune: What learns besides token, position embedding and head. `"none"`: nothing; `"lora"`: low-rank updates in
             the last K blocks; `"full"`: the last K blocks whole, as private copies of their parameters (paper).
         head: `"conv3x3"`: 3x3 convolution (paper); `"conv1x1"`: pointwise; `"separable"`: depthwise 3x3, then 1x1.
+        token_init: How the spatial token starts. `"random"`: truncated normal, like its position embedding (paper);
+            `"class_token"`: as the backbone's pretrained class token, which already attends to what tells classes, so
+            that few images suffice to turn it into a localiser. Needs a class token.
         drop_path_in_frozen_blocks: What `model.train()` does to the stochastic depth of the blocks before the last K.
             `True` leaves it on, as in the published training; `False` keeps it off, so that they are deterministic.
             Either way the rate is the one the timm model was created with.
@@ -55,6 +59,12 @@ class SatConfig(LoraConfig):
         default="conv3x3",
         metadata={"help": "'conv3x3' (paper), 'conv1x1' or 'separable' (depthwise 3x3, then pointwise 1x1)."},
     )
+    token_init: Literal["random", "class_token"] = field(
+        default="random",
+        metadata={
+            "help": "How the spatial token starts: 'random' (paper) or 'class_token' (a copy of the pretrained one)."
+        },
+    )
     drop_path_in_frozen_blocks: bool = field(
         default=True,
         metadata={"help": "Whether `model.train()` switches on stochastic depth in the frozen blocks as well (paper)."},
@@ -77,6 +87,8 @@ class SatConfig(LoraConfig):
             raise unknown_choice("tune", self.tune, TUNE_MODES)
         if self.head not in HEADS:
             raise unknown_choice("head", self.head, HEADS)
+        if self.token_init not in TOKEN_INITS:
+            raise unknown_choice("token_init", self.token_init, TOKEN_INITS)
         if self.class_names is not None:
             self.class_names = [str(name) for name in self.class_names]
             if len(self.class_names) != self.num_classes:

@@ -62,11 +62,17 @@ class SpatialTokenEntry(nn.Module, SatLayer):
         self.sat_pos_embed = nn.ParameterDict()
         self._init_state(adapter_name)
 
-    def update_layer(self, adapter_name: str, dim: int, device, dtype, inference_mode: bool) -> None:
-        """Adds the token and position embedding (1, 1, dim) of an adapter."""
+    def update_layer(
+        self, adapter_name: str, dim: int, device, dtype, inference_mode: bool, initial_token: torch.Tensor | None
+    ) -> None:
+        """Adds the token and position embedding (1, 1, dim) of an adapter; the token may start as a given value."""
         for parameters in (self.sat_token, self.sat_pos_embed):
             value = torch.empty(1, 1, dim, device=device, dtype=dtype)
             parameters[adapter_name] = nn.Parameter(nn.init.trunc_normal_(value, std=0.02))
+        if initial_token is not None:
+            with torch.no_grad():
+                self.sat_token[adapter_name].copy_(initial_token)
+                self.sat_pos_embed[adapter_name].zero_()
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

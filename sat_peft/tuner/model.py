@@ -32,6 +32,7 @@ from sat_peft.tuner.backbone import (
     check_not_adapted,
     compare_backbones,
     describe_backbone,
+    embedded_class_token,
     is_parameter_leaf,
     rotary_attentions,
 )
@@ -189,6 +190,8 @@ class SatModel(LoraModel):
         }
         if key == EXIT:
             arguments |= {"num_classes": config.num_classes, "head": config.head}
+        else:
+            arguments["initial_token"] = embedded_class_token(vit) if config.token_init == "class_token" else None
         if not isinstance(target, SatLayer):
             if key == ENTRY:
                 target = SpatialTokenEntry(target, adapter_name, vit.num_prefix_tokens)
