@@ -63,7 +63,13 @@ class SpatialTokenEntry(nn.Module, SatLayer):
         self._init_state(adapter_name)
 
     def update_layer(
-        self, adapter_name: str, dim: int, device, dtype, inference_mode: bool, initial_token: torch.Tensor | None
+        self,
+        adapter_name: str,
+        dim: int,
+        device,
+        dtype,
+        inference_mode: bool,
+        initial_token: torch.Tensor | None = None,
     ) -> None:
         """Adds the token and position embedding (1, 1, dim) of an adapter; the token may start as a given value."""
         for parameters in (self.sat_token, self.sat_pos_embed):
