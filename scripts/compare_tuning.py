@@ -24,8 +24,8 @@ COLUMNS = {"gt_known": "GT-known Loc", "top1_loc": "Top-1 Loc", "top5_loc": "Top
 class Config:
     output: Path = Path("runs/compare_tuning")
     """Folder of the run folders and of table.md."""
-    tune: tuple[str, ...] = ("none:2", "none:6", "lora:6", "full:2", "full:6")
-    """TUNE:K pairs to compare: --tune and --num-spatial-blocks of the recipe."""
+    tune: tuple[str, ...] = ("lora:6:class_token", "lora:6:random", "full:6:random")
+    """TUNE:K:INIT to compare: --tune, --num-spatial-blocks and --token-init of the recipe."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds to run each of them with."""
     shots: int = 1
@@ -63,19 +63,28 @@ def main(config: Config) -> None:
         "| --- | ---: | " + "---: | " * (len(COLUMNS) + 1),
     ]
     threads = [] if config.threads is None else ["--threads", str(config.threads)]
-    for pair in config.tune:
-        tune, _, blocks = pair.partition(":")
-        options = ["--tune", tune, "--num-spatial-blocks", blocks, "--shots", str(config.shots), *threads]
+    for choice in config.tune:
+        tune, blocks, token_init = choice.split(":")
+        options = ["--tune", tune, "--num-spatial-blocks", blocks, "--token-init", token_init, *threads]
+        options += ["--shots", str(config.shots)]
         cells = [
             run_cell(
-                config.output / f"{tune}-k{blocks}-shots{config.shots}-seed{seed}", [*options, "--seed", str(seed)]
+                config.output / f"{tune}-k{blocks}-{token_init}-shots{config.shots}-seed{seed}",
+                [*options, "--seed", str(seed)],
             )
             for seed in config.seeds
         ]
         methods = [cell["methods"] for cell in cells]
         seconds = f"{statistics.median(cell['seconds'] for cell in cells):.0f}"
         parameters = f"{cells[0]['trainable_parameters']:,}"
-        lines.append(table_row(f"SAT, tune {tune}, K = {blocks}", parameters, seconds, [m["sat"] for m in methods]))
+        lines.append(
+            table_row(
+                f"SAT, tune {tune}, K = {blocks}, token from {token_init}",
+                parameters,
+                seconds,
+                [m["sat"] for m in methods],
+            )
+        )
     # The baselines do not depend on `tune`; those of its last value stand for all.
     lines.append(table_row("CAM", "", "", [m["cam"] for m in methods]))
     lines.append(table_row("centre box", "", "", [m["centre_box"] for m in methods]))
