@@ -17,7 +17,6 @@ from pathlib import Path
 import tyro
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "few_shot.py"
-COLUMNS = {"gt_known": "GT-known Loc", "top1_loc": "Top-1 Loc", "top5_loc": "Top-5 Loc", "top1_cls": "Top-1 Cls"}
 
 
 @dataclass(frozen=True)
@@ -49,18 +48,21 @@ def summary(values: list[float]) -> str:
     return f"{statistics.mean(values):.1f} ± {deviation:.1f}"
 
 
-def table_row(title: str, parameters: str, seconds: str, figures: list[dict]) -> str:
-    cells = [summary([figure[key] for figure in figures]) for key in COLUMNS]
+def table_row(title: str, parameters: str, seconds: str, figures: list[dict], columns: list[str]) -> str:
+    cells = [summary([figure[key] for figure in figures]) for key in columns]
     return "| " + " | ".join([title, parameters, *cells, seconds]) + " |"
 
 
 def main(config: Config) -> None:
+    # Heavy: it brings torch.
+    from sat_peft.report.tables import FIGURES
+
     lines = [
         f"PartScenes, {config.shots} image(s) per class, mean and standard deviation over {len(config.seeds)} seeds, "
         "percent, protocol `original`, threshold from the validation split",
         "",
-        "| method | trained parameters | " + " | ".join(COLUMNS.values()) + " | seconds |",
-        "| --- | ---: | " + "---: | " * (len(COLUMNS) + 1),
+        "| method | trained parameters | " + " | ".join(FIGURES.values()) + " | seconds |",
+        "| --- | ---: | " + "---: | " * (len(FIGURES) + 1),
     ]
     threads = [] if config.threads is None else ["--threads", str(config.threads)]
     for choice in config.tune:
@@ -83,11 +85,12 @@ def main(config: Config) -> None:
                 parameters,
                 seconds,
                 [m["sat"] for m in methods],
+                [*FIGURES],
             )
         )
     # The baselines do not depend on `tune`; those of its last value stand for all.
-    lines.append(table_row("CAM", "", "", [m["cam"] for m in methods]))
-    lines.append(table_row("centre box", "", "", [m["centre_box"] for m in methods]))
+    lines.append(table_row("CAM", "", "", [m["cam"] for m in methods], [*FIGURES]))
+    lines.append(table_row("centre box", "", "", [m["centre_box"] for m in methods], [*FIGURES]))
     config.output.mkdir(parents=True, exist_ok=True)
     (config.output / "table.md").write_text("\n".join(lines) + "\n")
     print("\n" + "\n".join(lines))

@@ -1,7 +1,7 @@
 """Draws one PartScenes image with its exact mask and box.
 
-Every pixel operation is one of integers (filled polygons in fixed point, exact area averaging and exact bilinear
-resizing of bytes), so the same seed gives the same bytes on every machine.
+Drawing and resizing work on bytes (filled polygons in fixed point, exact area averaging and exact bilinear resizing),
+and what is computed in floats is rounded element by element, so that the same seed gives the same bytes everywhere.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _pose(rng: np.random.Generator, outlines: list[np.ndarray], side: int, diffi
     return _Pose(matrix, scale, rng.uniform(0, 1, 2) * room - low * scale)
 
 
-def _pattern(rng: np.random.Generator, name: str, pose: _Pose) -> list[np.ndarray]:
+def _pattern(rng: np.random.Generator, name: str) -> list[np.ndarray]:
     """The outlines, in the object's frame, that the body's second shade fills."""
     phase = rng.uniform(0, 0.16)
     span = np.arange(-1.0, 1.0, 0.24)
@@ -191,7 +191,7 @@ def render_scene(
     for outline in pose(torso + limbs):
         _fill(coverage, [outline], 255)
     patterned = np.zeros((side, side), np.uint8)
-    for outline in pose(_pattern(rng, family.pattern, pose)):
+    for outline in pose(_pattern(rng, family.pattern)):
         _fill(patterned, [outline], 255)
     canvas[coverage > 0] = np.rint(first).astype(np.uint8)
     canvas[(coverage & patterned) > 0] = np.rint(second).astype(np.uint8)
