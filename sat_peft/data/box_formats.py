@@ -4,7 +4,7 @@ Inside the package a box is float xyxy, half open, 0-based, in absolute pixels: 
 
 xyxy        the package's own
 xywh        x0, y0, width, height in pixels, 0-based (COCO, CUB-200-2011)
-voc         x0, y0, x1, y1 in pixels, 1-based, the last pixel included (Pascal VOC, FGVC Aircraft, Stanford Cars, ILSVRC)
+voc         x0, y0, x1, y1 in pixels, 1-based, the last pixel included (Pascal VOC, FGVC Aircraft)
 inclusive   x0, y0, x1, y1 in pixels, 0-based, the last pixel included
 yolo        centre x, centre y, width, height as shares of the image's sides
 relative    x0, y0, x1, y1 as shares of the image's sides (OpenImages)
@@ -19,6 +19,7 @@ from sat_peft.errors import UsageError, unknown_choice
 BOX_FORMATS = ("xyxy", "xywh", "voc", "inclusive", "yolo", "relative")
 # Formats that cannot be read without the size of the image.
 RELATIVE_FORMATS = ("yolo", "relative")
+_OUTSIDE_TOLERANCE = 1.0
 
 
 def _scale(box_format: str, image_size: tuple[int, int] | None) -> np.ndarray:
@@ -73,3 +74,13 @@ def from_xyxy(boxes, box_format: str, image_size: tuple[int, int] | None = None)
     elif box_format == "yolo":
         boxes = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=1)
     return boxes
+
+
+def box_outside(boxes, image_size: tuple[int, int]) -> list[float] | None:
+    """The first of the (n, 4) xyxy boxes that leaves an image of (width, height) pixels, or None.
+
+    One pixel is tolerated: annotations that are rounded, or count from 1, may end there.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    outside = (boxes < -_OUTSIDE_TOLERANCE) | (boxes > np.tile(image_size, 2) + _OUTSIDE_TOLERANCE)
+    return boxes[outside.any(1)][0].tolist() if outside.any() else None

@@ -10,13 +10,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from sat_peft.backbones import DataConfig
+from sat_peft.data.box_formats import box_outside
 from sat_peft.data.decoding import decode_image, decode_mask
 from sat_peft.data.transforms import evaluation_transform, training_transform
 from sat_peft.errors import UsageError
 from sat_peft.localization import Protocol
-
-# As in the scoring: annotations that are rounded, or count from 1, may end one pixel outside the image.
-_OUTSIDE_TOLERANCE = 1.0
 
 
 class ImageRows(Dataset):
@@ -55,12 +53,10 @@ class ImageRows(Dataset):
             image = self._decoded[index]
         boxes = torch.tensor(row["boxes"], dtype=torch.float32).reshape(-1, 4)
         height, width = image.shape[-2:]
-        limits = torch.tensor([width, height, width, height]) + _OUTSIDE_TOLERANCE
-        outside = (boxes < -_OUTSIDE_TOLERANCE) | (boxes > limits)
-        if outside.any():
-            first = boxes[outside.any(1)][0].tolist()
+        outside = box_outside(boxes, (width, height))
+        if outside is not None:
             raise UsageError(
-                f"a box of {row['image_id']!r} leaves its image: {first} (x0, y0, x1, y1) in {width} x {height} "
+                f"a box of {row['image_id']!r} leaves its image: {outside} (x0, y0, x1, y1) in {width} x {height} "
                 "pixels. Boxes are absolute pixels of the original image; check the box format."
             )
         sample = {

@@ -3,53 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from datasets import Dataset
 
 from sat_peft.data.features import rows_with_boxes
-from sat_peft.data.image_folder import load_image_folder
-from sat_peft.data.scenes import part_scenes
+from sat_peft.data.sources import Problems, load_source
+from sat_peft.data.sources.part_scenes import SCENES_PER_CLASS
+from sat_peft.data.sources.registry import SPLITS
 from sat_peft.errors import UsageError, unknown_choice
 
 PART_SCENES = "part_scenes"
-SPLITS = ("train", "validation", "test")
-# Scenes of every class of PartScenes. Training draws its shots from the first; more shots take a larger pool.
-SCENES_PER_CLASS = {"train": 50, "validation": 5, "test": 30}
 
 
 def load_splits(
     data: str,
     splits: Iterable[str] = SPLITS,
     *,
+    root: str | Path | None = None,
     shots: int = 0,
+    problems: Problems | None = None,
     say: Callable[[str], None] = print,
+    **options,
 ) -> dict[str, Dataset]:
-    """Loads the splits of PartScenes or of a folder of images.
+    """Loads the splits of a data set.
 
     Localisation can be measured on images with boxes alone, so `validation` and `test` keep those only where some
     images have boxes and some have none; a split without any box is kept whole.
 
     Args:
-        data: `part_scenes`, or a folder as `load_image_folder` reads it.
+        data, root, problems, options: see `load_source`.
         splits: those that are wanted; of PartScenes no others are rendered.
         shots: the train split of PartScenes has at least that many scenes of every class.
         say: takes one line of text where images were left out.
 
     Returns:
-        The wanted splits that exist, with the columns of `sat_peft.data.features`. A folder may lack `validation`.
+        The wanted splits that exist, with the columns of `sat_peft.data.features`. `validation` may be missing.
 
     Raises:
-        UsageError: an unknown split, a folder that is missing or malformed.
+        UsageError: an unknown split, data that is missing or malformed.
     """
+    loaded: dict[str, Dataset] = {}
     for split in splits:
         if split not in SPLITS:
             raise unknown_choice("split", split, SPLITS)
-    if data == PART_SCENES:
-        sizes = SCENES_PER_CLASS | {"train": max(SCENES_PER_CLASS["train"], shots)}
-        loaded = {split: part_scenes(split, scenes_per_class=sizes[split]) for split in splits}
-    else:
-        folder = load_image_folder(data)
-        loaded = {split: folder[split] for split in splits if split in folder}
+        sizes = {}
+        if data == PART_SCENES and split == "train" and "scenes_per_class" not in options:
+            sizes = {"scenes_per_class": max(SCENES_PER_CLASS["train"], shots)}
+        rows = load_source(data, split, root=root, problems=problems, **options, **sizes)
+        if rows is not None:
+            loaded[split] = rows
     for split in [split for split in loaded if split != "train"]:
         annotated = rows_with_boxes(loaded[split])
         if 0 < len(annotated) < len(loaded[split]):

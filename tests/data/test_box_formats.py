@@ -44,7 +44,7 @@ def test_the_given_boxes_stay_as_they_are():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(UsageError, match="unknown box format 'xyhw'.*xywh"):
+    with pytest.raises(UsageError, match=r"unknown box format 'xyhw'.*xywh"):
         to_xyxy([[0, 0, 1, 1]], "xyhw")
     with pytest.raises(UsageError, match="'yolo' need the size"):
         to_xyxy([[0.5, 0.5, 1, 1]], "yolo")

@@ -1,0 +1,120 @@
+"""The registry of sources: every module of this package that defines `SOURCE` is one."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+from datasets import Dataset
+
+from sat_peft.data.sources.build import build_dataset
+from sat_peft.data.sources.records import Problems, SourceSplit
+from sat_peft.errors import UsageError, unknown_choice
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set or a format that can be read.
+
+    Args:
+        name: in the registry.
+        title: what it is, in a line.
+        layout: the files that it needs below its root, for error messages.
+        read: `read(root, split, problems, **options)`; its keyword-only arguments are the source's options. It
+            returns a `SourceSplit`, or a ready `Dataset` where the images are not files. A split that the data does not
+            have is None, which only `validation` may be.
+        needs_root: whether it is read from a folder.
+    """
+
+    name: str
+    title: str
+    layout: str
+    read: Callable[..., SourceSplit | Dataset | None]
+    needs_root: bool = True
+
+    @property
+    def options(self) -> list[str]:
+        """Names of the options of `read`."""
+        parameters = inspect.signature(self.read).parameters.values()
+        return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+
+
+@cache
+def sources() -> dict[str, Source]:
+    """All sources by name. A new one is a module of this package with a `SOURCE`."""
+    package = import_module("sat_peft.data.sources")
+    modules = [import_module(f"{package.__name__}.{found.name}") for found in pkgutil.iter_modules(package.__path__)]
+    found = [module.SOURCE for module in modules if hasattr(module, "SOURCE")]
+    return {source.name: source for source in sorted(found, key=lambda source: source.name)}
+
+
+def find_source(name_or_path: str, root: str | Path | None = None) -> tuple[Source, Path | None, dict]:
+    """The source that `name_or_path` means, its root and options that follow from the name.
+
+    A name of the registry, with its `root`; `hub:ID`; or a path, which is read as class folders.
+
+    Raises:
+        UsageError: neither, or a root that is missing or has no use.
+    """
+    known = sources()
+    if name_or_path.startswith("hub:"):
+        return known["hub"], Path(root) if root else None, {"dataset": name_or_path.removeprefix("hub:")}
+    if name_or_path in known:
+        source = known[name_or_path]
+        if source.needs_root and root is None:
+            raise UsageError(
+                f"the source {source.name!r} is read from a folder; name it with --data-root. {source.layout}"
+            )
+        if not source.needs_root and root is not None:
+            raise UsageError(f"the source {source.name!r} has no folder; leave out --data-root {str(root)!r}.")
+        return source, Path(root) if root else None, {}
+    if root is not None:
+        raise unknown_choice("source", name_or_path, known)
+    if not Path(name_or_path).exists() and not any(mark in name_or_path for mark in "/\\."):
+        error = unknown_choice("source", name_or_path, known)
+        raise UsageError(f"the data folder {name_or_path!r} does not exist, nor is it a source: {error}")
+    return known["folder"], Path(name_or_path), {}
+
+
+def load_source(
+    name_or_path: str,
+    split: str,
+    *,
+    root: str | Path | None = None,
+    problems: Problems | None = None,
+    **options,
+) -> Dataset | None:
+    """Reads one split of a data set; image files are opened later, one by one.
+
+    Args:
+        name_or_path: a name of `sources()`, `hub:ID`, or a folder of class folders.
+        split: `train`, `validation` or `test`.
+        root: the folder of a named source.
+        problems: collects what is wrong; by default the first problem is an error.
+        options: of the source.
+
+    Returns:
+        A data set with the columns of `sat_peft.data.features`; None for a `validation` split that does not exist.
+
+    Raises:
+        UsageError: an unknown name, split or option, a missing file, or a bad entry.
+    """
+    if split not in SPLITS:
+        raise unknown_choice("split", split, SPLITS)
+    source, folder, implied = find_source(name_or_path, root)
+    for name in options:
+        if name not in source.options:
+            choices = ", ".join(source.options) or "none"
+            raise UsageError(f"the source {source.name!r} has no option {name!r}. It has: {choices}.")
+    problems = problems or Problems()
+    found = source.read(folder, split, problems, **implied, **options)
+    if not isinstance(found, SourceSplit):
+        return found
+    return build_dataset(found, problems, where=f"{source.name}, split {split!r}", layout=source.layout)
