@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 
+from sat_peft.tuner.backbone import base_parameters
+
 _BLOCK = re.compile(r"\bblocks\.(\d+)\.")
-_CLASSIFIERS = ("base_model.model.head.", "base_model.model.head_dist.")
+_CLASSIFIERS = ("head.", "head_dist.")
 # Copies that stand in for parameters of the backbone, whose originals stay loaded.
 _PRIVATE_COPIES = (".sat_full.", ".modules_to_save.")
 # Gradient and two moments, which AdamW keeps of every trainable parameter in float32.
@@ -25,10 +27,10 @@ class ParameterCount:
     Args:
         components: trainable parameters by component, in the order of the forward pass.
         trainable: their sum.
-        total: parameters of the deployed model: the backbone without its classifier, token, head and LoRA; a block
-            that is trained whole counts once, although its frozen original stays loaded.
-        frozen: frozen parameters of the deployed model by component, those with none included. What lies outside the
-            blocks and is no part of SAT has the name that timm gives it.
+        total: parameters of the deployed model: the backbone without its classifier, and the active adapter. What the
+            adapter replaces by a copy of its own counts once, although the frozen original stays loaded.
+        frozen: frozen parameters of the deployed model by component: first the backbone's, under timm's names outside
+            the blocks, then the adapter's. Every component is in it, with 0 where all of it is trained.
         loaded: parameters in memory, as PEFT counts them: classifier, frozen originals and other adapters included.
     """
 
@@ -49,34 +51,42 @@ class ParameterCount:
         return _ADAMW_BYTES * self.trainable
 
 
+def _backbone_part(name: str) -> str:
+    block = _BLOCK.search(name)
+    return f"block {block[1]}" if block else name.removeprefix("base_model.model.").partition(".")[0]
+
+
 def _component(name: str) -> str:
     for part, component in (("sat_token", "spatial token"), ("sat_pos_embed", "position embedding")):
         if f".{part}." in name:
             return component
     if ".sat_head." in name:
         return "head"
-    block = _BLOCK.search(name)
-    if block is None:
-        return name.removeprefix("base_model.model.").partition(".")[0]
-    return f"LoRA in block {block[1]}" if ".lora_" in name else f"block {block[1]}"
+    return f"LoRA in {_backbone_part(name)}" if ".lora_" in name else _backbone_part(name)
 
 
 def count_parameters(model: PeftModel) -> ParameterCount:
-    """Counts the parameters of a PEFT model whose active adapter is a SAT adapter; they may be on the meta device."""
-    others = set(model.peft_config) - {model.active_adapter}
+    """Counts the parameters of a PEFT model whose active adapter is a SAT adapter; other adapters do not count.
+
+    The parameters may be on the meta device.
+    """
+    adapter = model.active_adapter
     components: dict[str, int] = {}
     frozen: dict[str, int] = {}
+    for name, parameter in base_parameters(model.get_base_model()):
+        if not name.startswith(_CLASSIFIERS):
+            part = _backbone_part(name)
+            frozen[part] = frozen.get(part, 0) + parameter.numel()
     for name, parameter in model.named_parameters():
-        if name.startswith(_CLASSIFIERS) or not others.isdisjoint(name.split(".")):
+        # The name of an adapter is a part of the names of its parameters and of no others.
+        if adapter not in name.split("."):
             continue
         component = _component(name)
         frozen.setdefault(component, 0)
-        if parameter.requires_grad:
-            components[component] = components.get(component, 0) + parameter.numel()
-        else:
-            frozen[component] += parameter.numel()
+        counts = components if parameter.requires_grad else frozen
+        counts[component] = counts.get(component, 0) + parameter.numel()
         if any(part in name for part in _PRIVATE_COPIES):
-            frozen[component] -= parameter.numel()
+            frozen[_backbone_part(name)] -= parameter.numel()
     trainable = sum(components.values())
     _, loaded = model.get_nb_trainable_parameters()
     return ParameterCount(components, trainable, trainable + sum(frozen.values()), frozen, loaded)

@@ -87,7 +87,7 @@ def count(config: Config) -> dict:
 
 
 def table(counted: dict) -> str:
-    """What was counted, for the terminal: a line per component in the order of the forward pass, then the sums."""
+    """What was counted, for the terminal: a line per component, the adapter's last, then the sums."""
     rows = [(name, *numbers.values()) for name, numbers in counted["components"].items()]
     frozen = counted["total"] - counted["trainable"]
     rows.append(("deployed model", counted["trainable"], frozen, counted["total"]))

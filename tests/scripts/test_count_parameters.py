@@ -45,7 +45,7 @@ def test_published_count_of_head_and_last_three_blocks():
     counted = count(tune="full")
     assert round(counted["trainable"] / 1e6, 2) == 8.78
     whole = [name for name, numbers in counted["components"].items() if numbers["frozen"] == 0]
-    assert whole == ["spatial token", "position embedding", "block 9", "block 10", "block 11", "head"]
+    assert whole == ["block 9", "block 10", "block 11", "spatial token", "position embedding", "head"]
 
 
 @pytest.mark.parametrize("options", [{"tune": "none"}, {"tune": "lora", "lora_rank": 3}, {"tune": "full"}], ids=str)
