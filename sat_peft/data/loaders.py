@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from sat_peft.backbones import DataConfig
 from sat_peft.data.box_formats import box_outside
 from sat_peft.data.decoding import decode_image, decode_mask
+from sat_peft.data.sampler import EpochSampler, View
 from sat_peft.data.transforms import evaluation_transform, training_transform
 from sat_peft.errors import UsageError
 from sat_peft.localization import Protocol
@@ -43,7 +44,8 @@ class ImageRows(Dataset):
         row = self.rows[index]
         return decode_image(row["image"], row["image_id"])
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, key: int | View) -> dict:
+        index, seed = key if isinstance(key, View) else (key, None)
         row = self.rows[index]
         if self._decoded is None:
             image = decode_image(row["image"], row["image_id"])
@@ -60,7 +62,7 @@ class ImageRows(Dataset):
                 "pixels. Boxes are absolute pixels of the original image; check the box format."
             )
         sample = {
-            "image": self.transform(image),
+            "image": self._transformed(image, seed),
             "label": row["label"],
             "boxes": boxes,
             "image_size": (width, height),
@@ -69,6 +71,14 @@ class ImageRows(Dataset):
         if "mask" in row:
             sample["mask"] = decode_mask(row["mask"])
         return sample
+
+    def _transformed(self, image: torch.Tensor, seed: int | None) -> torch.Tensor:
+        if seed is None:
+            return self.transform(image)
+        # torchvision's transforms draw from the global generator, which is the model's.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.transform(image)
 
 
 def collate(samples: list[dict]) -> dict:
@@ -174,8 +184,9 @@ def build_loaders(
     train = DataLoader(
         rows,
         batch_size=batch_size,
-        shuffle=True,
-        generator=torch.Generator().manual_seed(seed),
+        sampler=EpochSampler(len(rows), seed),
+        # Of the loader processes, whose own randomness nothing uses. The global generator is left to the model.
+        generator=torch.Generator(),
         collate_fn=collate,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,

@@ -182,6 +182,15 @@ def load_adapter(
     return model
 
 
+def load_adapter_weights(peft_model: PeftModel, directory: str | Path, adapter_name: str = "default") -> None:
+    """Reads the weights of a saved adapter into one of the same configuration that the model has.
+
+    Raises:
+        UsageError: naming the file, if it is missing, damaged or of another configuration.
+    """
+    set_peft_model_state_dict(peft_model, _read_weights(Path(directory)), adapter_name=adapter_name)
+
+
 def _read_config(directory: Path) -> SatConfig:
     path = directory / CONFIG_NAME
     if not path.is_file():

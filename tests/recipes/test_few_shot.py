@@ -63,7 +63,7 @@ def options(tmp_path_factory) -> dict:
     save_file(timm.create_model("test_vit").state_dict(), weights)
     data = write_folder(folder / "data")
     tiny = {"data": str(data), "backbone": "test_vit", "weights": weights, "image_size": 64}
-    return tiny | {"steps": 4, "shots": 2, "tune": "none", "learning_rate": 5e-4}
+    return tiny | {"steps": 4, "shots": (2,), "tune": "none", "learning_rate": 5e-4}
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,11 @@ def recipe():
 
 
 def arguments(options: dict) -> list[str]:
-    return [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    texts = []
+    for name, value in options.items():
+        values = value if isinstance(value, tuple) else (value,)
+        texts += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return texts
 
 
 def launch(options: dict) -> list[str]:
@@ -121,7 +125,7 @@ def test_launched_run_leaves_a_complete_run_folder(launched, options):
     }
     assert read(folder, "status.json") == {"status": "finished"}
     config = read(folder, "config.json")
-    assert config["shots"] == 2
+    assert config["shots"] == [2]
     assert config["weights"] == str(options["weights"])
     assert config["learning_rate"] == 5e-4  # defaults are recorded too
     image_ids = read(folder, "image_ids.json")
@@ -200,13 +204,13 @@ def test_without_boxes_localisation_is_not_measured_but_classification_is(option
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"shots": 4}, r"3 classes have fewer than 4 training images: .*\(3\).*Use at most --shots 3"),
-        ({"shots": 0}, "shots must be at least 1"),
+        ({"shots": (4,)}, r"3 classes have fewer than 4 training images: .*\(3\).*Use at most --shots 3"),
+        ({"shots": (0,)}, "shots must be at least 1"),
         ({"seed": -1}, "seed must be from 0 to"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"drop_path": 1.5}, "drop_path_rate must be at least 0"),
         ({"threshold": 30.0}, "between 0 and 1"),
-        ({"data": "nowhere"}, r"'nowhere' does not exist\. Expected ROOT/train/CLASS"),
+        ({"data": "nowhere"}, "'nowhere' does not exist, nor is it a source"),
         ({"backbone": "test_vitt"}, r"unknown backbone 'test_vitt'\. Did you mean test_vit"),
         ({"weights": Path("gone.safetensors")}, "do not exist"),
         ({"image_size": 70}, "nearest sizes that are: 64 and 80"),
@@ -244,7 +248,7 @@ def test_mistake_is_printed_without_a_traceback_and_exits_with_2(options, tmp_pa
         runpy.run_path(str(RECIPE), run_name="__main__")
     assert caught.value.code == 2
     error = capsys.readouterr().err
-    assert error.strip().startswith("error: the data folder")
+    assert error.strip().startswith("error: the folder")
     assert "Traceback" not in error
 
 
@@ -283,22 +287,3 @@ def wait_for(condition, process: subprocess.Popen | None = None) -> None:
         if process is not None and process.poll() is not None:
             raise AssertionError(f"the run ended early:\n{process.communicate()[0]}")
         time.sleep(0.1)
-
-
-@pytest.mark.parametrize(
-    ("argument", "code", "words"),
-    [
-        ("--help", 0, "Labelled training images per class"),
-        ("--shot=3", 2, "--shots"),
-        ("--tune=lara", 2, "none"),
-    ],
-)
-def test_help_and_mistyped_options_are_answered_without_the_heavy_imports(tmp_path, argument, code, words):
-    for package in ("torch", "timm", "datasets", "accelerate", "peft"):
-        (tmp_path / f"{package}.py").write_text(f"raise RuntimeError('{package} was imported')")
-    command = [sys.executable, str(RECIPE), argument]
-    run = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=False)
-    output = run.stdout + run.stderr
-    assert "was imported" not in output
-    assert run.returncode == code, output
-    assert words in output
