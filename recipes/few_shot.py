@@ -42,7 +42,7 @@ from sat_peft.parameters import count_parameters
 from sat_peft.presets import PRESETS
 from sat_peft.report.sweeps import draw_shots, point_table
 from sat_peft.report.tables import parameter_table
-from sat_peft.run import RunFolder, check_output, write_text_atomic
+from sat_peft.run import RunFolder, check_output, write_json_atomic, write_text_atomic
 from sat_peft.sweep import gather_point, run_cells
 from sat_peft.training import Training
 
@@ -163,6 +163,7 @@ def report(config: Config, output: Path, results: dict[str, dict]) -> None:
         for shots in config.shots
     ]
     table = point_table(points, first="shots")
+    write_json_atomic(output / "results.json", results)
     write_text_atomic(output / "table.md", table + "\n")
     draw_shots(output / "curve.png", points, title=f"{config.data}, {config.trials} trials, protocol {config.protocol}")
     print(f"\n{table}\n\nWritten to {output / 'table.md'} and {output / 'curve.png'}")

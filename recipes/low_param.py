@@ -44,7 +44,7 @@ from sat_peft.presets import PRESETS
 from sat_peft.regimes import REGIMES
 from sat_peft.report.sweeps import draw_parameters, point_table
 from sat_peft.report.tables import parameter_table
-from sat_peft.run import RunFolder, check_output, write_text_atomic
+from sat_peft.run import RunFolder, check_output, write_json_atomic, write_text_atomic
 from sat_peft.sweep import gather_point, pareto_front, run_cells
 from sat_peft.training import Training
 
@@ -190,6 +190,7 @@ def report(config: Config, output: Path, results: dict[str, dict]) -> None:
     points = sorted((gather_point(name, cells) for name, cells in runs.items()), key=lambda point: point.trainable)
     table = point_table(points, first="regime", methods=False)
     front = ", ".join(point.title for point in pareto_front(points))
+    write_json_atomic(output / "results.json", results)
     write_text_atomic(output / "table.md", f"{table}\n\nPareto front: {front}\n")
     title = f"{config.data}, {config.shots} images per class, {config.trials} trials, protocol {config.protocol}"
     draw_parameters(output / "parameters.png", points, title=title)

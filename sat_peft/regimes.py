@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# What recipes/few_shot.py trains without being told.
+DEFAULT_REGIME = "lora8_head3x3"
 REGIMES: dict[str, dict] = {
     "token_head1x1": {"tune": "none", "head": "conv1x1"},
     "token_separable": {"tune": "none", "head": "separable"},

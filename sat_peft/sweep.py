@@ -13,7 +13,6 @@ from accelerate import PartialState
 
 from sat_peft.command_line import RUN_FIELDS
 from sat_peft.errors import UsageError
-from sat_peft.run import write_json_atomic
 
 
 def _settings(config: Any) -> dict:
@@ -75,8 +74,6 @@ def run_cells(
         state.print(f"[{number}/{len(cells)}] {name}")
         unfinished = place if plans[name] is not None else None
         results[name] = run_cell(dataclasses.replace(cell, output=place, resume=unfinished, overwrite=overwrite))
-    if state.is_main_process:
-        write_json_atomic(folder / "results.json", results)
     return results
 
 

@@ -55,7 +55,7 @@ def draw_shots(file: Path, points: Sequence[Point], *, title: str) -> None:
     """GT-known Loc of every method against the training images per class, which are the titles of the points."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    for method in points[0].figures:
+    for method in [name for name in points[0].figures if all(name in point.figures for point in points)]:
         means = [point.mean(method) for point in points]
         deviations = [point.deviation(method) for point in points]
         axes.errorbar(range(len(points)), means, deviations, marker="o", capsize=3, label=_TITLES[method])
