@@ -18,33 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from accelerate import PartialState
-from accelerate.utils import set_seed
-
-from sat_peft import save_adapter
-from sat_peft.backbones import resolve_data_config
 from sat_peft.command_line import parse, run
-from sat_peft.comparison import closing_words, compare, write_results
-from sat_peft.data.loaders import build_loaders
-from sat_peft.data.shots import sample_shots
-from sat_peft.data.splits import load_splits
 from sat_peft.errors import UsageError
-from sat_peft.evaluator import resolve_threshold
-from sat_peft.options import (
-    EvaluationOptions,
-    LossOptions,
-    ModelOptions,
-    OptimizationOptions,
-    RunOptions,
-    create_accelerator,
-)
-from sat_peft.parameters import count_parameters
+from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
 from sat_peft.presets import PRESETS
-from sat_peft.report.sweeps import draw_shots, point_table
-from sat_peft.report.tables import parameter_table
-from sat_peft.run import RunFolder, check_output, write_json_atomic, write_text_atomic
-from sat_peft.sweep import gather_point, run_cells
-from sat_peft.training import Training
+
+# What needs torch is imported inside the functions, so that --help and a mistyped option answer at once.
 
 
 @dataclass(frozen=True)
@@ -67,6 +46,13 @@ class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, Mo
 
 
 def main(config: Config) -> None:
+    from accelerate import PartialState
+
+    from sat_peft.data.splits import load_splits
+    from sat_peft.evaluator import resolve_threshold
+    from sat_peft.run import check_output
+    from sat_peft.sweep import run_cells
+
     if config.trials < 1 or not config.shots:
         raise UsageError(f"trials must be at least 1 and shots be given, got {config.trials} and {config.shots}.")
     # A threshold that cannot be is refused now and not after the training.
@@ -92,6 +78,19 @@ def main(config: Config) -> None:
 
 def run_cell(config: Config, load) -> dict:
     """One run: a number of shots and a seed. Returns its results.json."""
+    from accelerate.utils import set_seed
+
+    from sat_peft import save_adapter
+    from sat_peft.backbones import resolve_data_config
+    from sat_peft.building import create_accelerator, create_criterion, create_model
+    from sat_peft.comparison import closing_words, compare, write_results
+    from sat_peft.data.loaders import build_loaders
+    from sat_peft.data.shots import sample_shots
+    from sat_peft.parameters import count_parameters
+    from sat_peft.report.tables import parameter_table
+    from sat_peft.run import RunFolder
+    from sat_peft.training import Training
+
     start = time.perf_counter()
     accelerator = create_accelerator(config, config, config.output)
     say, main_process = accelerator.print, accelerator.is_main_process
@@ -105,7 +104,7 @@ def run_cell(config: Config, load) -> dict:
 
     # Every process has its own stochastic depth.
     set_seed(config.seed, device_specific=True)
-    model = config.create_model(class_names, config)
+    model = create_model(config, config, class_names)
     loaders = build_loaders(
         splits,
         resolve_data_config(model.base_model.model),
@@ -133,7 +132,7 @@ def run_cell(config: Config, load) -> dict:
         schedule = {"steps": config.steps, "checkpoint_every": config.checkpoint_every}
 
         # SAT: classification + batch area + normalization, from image labels.
-        criterion = config.criterion()
+        criterion = create_criterion(config)
         training = Training(accelerator, model, train_loader, config, folder, name="SAT", **schedule)
         for batch in training:
             loss = criterion(training.module(batch["images"]), batch["labels"])
@@ -158,6 +157,10 @@ def run_cell(config: Config, load) -> dict:
 
 def report(config: Config, output: Path, results: dict[str, dict]) -> None:
     """Table and plot of all cells: mean and standard deviation over the trials."""
+    from sat_peft.report.sweeps import draw_shots, point_table
+    from sat_peft.run import write_json_atomic, write_text_atomic
+    from sat_peft.sweep import gather_point
+
     points = [
         gather_point(str(shots), [cell for name, cell in results.items() if name.startswith(f"shots-{shots}/")])
         for shots in config.shots

@@ -17,31 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from accelerate import PartialState
-from accelerate.utils import set_seed
-
-from sat_peft import save_adapter
-from sat_peft.backbones import resolve_data_config
 from sat_peft.command_line import parse, run
-from sat_peft.comparison import closing_words, compare, sat_method, write_results
-from sat_peft.data.loaders import build_loaders
-from sat_peft.data.splits import load_splits
 from sat_peft.errors import UsageError
-from sat_peft.evaluator import evaluate, resolve_threshold
-from sat_peft.options import (
-    EvaluationOptions,
-    LossOptions,
-    ModelOptions,
-    OptimizationOptions,
-    RunOptions,
-    create_accelerator,
-)
-from sat_peft.parameters import count_parameters
+from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
 from sat_peft.presets import PRESETS
-from sat_peft.report.tables import parameter_table
-from sat_peft.run import RunFolder, check_output
-from sat_peft.training import Training
-from sat_peft.tuner.checkpoint import load_adapter_weights
+
+# What needs torch is imported inside the function, so that --help and a mistyped option answer at once.
 
 
 @dataclass(frozen=True)
@@ -60,6 +41,22 @@ class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, Mo
 
 
 def main(config: Config) -> None:
+    from accelerate import PartialState
+    from accelerate.utils import set_seed
+
+    from sat_peft import save_adapter
+    from sat_peft.backbones import resolve_data_config
+    from sat_peft.building import create_accelerator, create_criterion, create_model
+    from sat_peft.comparison import closing_words, compare, sat_method, write_results
+    from sat_peft.data.loaders import build_loaders
+    from sat_peft.data.splits import load_splits
+    from sat_peft.evaluator import evaluate, resolve_threshold
+    from sat_peft.parameters import count_parameters
+    from sat_peft.report.tables import parameter_table
+    from sat_peft.run import RunFolder, check_output
+    from sat_peft.training import Training
+    from sat_peft.tuner.checkpoint import load_adapter_weights
+
     start = time.perf_counter()
     if config.epochs < 1:
         raise UsageError(f"epochs must be at least 1, got {config.epochs}.")
@@ -76,7 +73,7 @@ def main(config: Config) -> None:
     class_names = splits["train"].features["label"].names
     # Every process has its own stochastic depth.
     set_seed(config.seed, device_specific=True)
-    model = config.create_model(class_names, config)
+    model = create_model(config, config, class_names)
     loaders = build_loaders(
         splits,
         resolve_data_config(model.base_model.model),
@@ -104,7 +101,7 @@ def main(config: Config) -> None:
         best = folder.read_json("best.json") if resume else None
 
         # SAT: classification + batch area + normalization, from image labels.
-        criterion = config.criterion()
+        criterion = create_criterion(config)
         training = Training(accelerator, model, train_loader, config, folder, name="SAT", **schedule)
         for batch in training:
             loss = criterion(training.module(batch["images"]), batch["labels"])

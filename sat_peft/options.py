@@ -1,5 +1,5 @@
 """Options that the training recipes share. A recipe's own configuration inherits from these, so that a flag means the
-same everywhere.
+same everywhere. Nothing heavy is imported here: `--help` and a mistyped option answer at once.
 """
 
 from __future__ import annotations
@@ -9,17 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from accelerate import Accelerator
-from accelerate.utils import imports as trackers_available
-from peft import PeftModel, get_peft_model
-from torch import nn
-
-from sat_peft.backbones import create_backbone
-from sat_peft.cpu import keep_freed_memory, set_cpu_threads
-from sat_peft.data.splits import check_class_names
 from sat_peft.errors import UsageError
-from sat_peft.losses import SatLoss
-from sat_peft.tuner import SatConfig, load_adapter
 
 
 @dataclass(frozen=True)
@@ -47,53 +37,6 @@ class ModelOptions:
     init_adapter: Path | None = None
     """Start from the weights of this adapter folder, trained on the same backbone and number of classes."""
 
-    def create_model(self, class_names: list[str], optimization: OptimizationOptions) -> PeftModel:
-        """The backbone with its adapter.
-
-        Args:
-            class_names: of the head.
-            optimization: stochastic depth and gradient checkpointing of the backbone.
-
-        Raises:
-            UsageError: a backbone or weights that cannot be had, an option that does not fit the backbone, or an
-                `init_adapter` of another configuration.
-        """
-        backbone = create_backbone(
-            self.backbone, weights=self.weights, image_size=self.image_size, drop_path_rate=optimization.drop_path
-        )
-        backbone.set_grad_checkpointing(optimization.gradient_checkpointing)
-        config = self.sat_config(backbone, class_names)
-        if self.init_adapter is None:
-            return get_peft_model(backbone, config)
-        model = load_adapter(backbone, self.init_adapter, is_trainable=True)
-        _check_same(config, model.peft_config["default"], self.init_adapter)
-        return model
-
-    def sat_config(self, backbone: nn.Module, class_names: list[str]) -> SatConfig:
-        """The adapter's configuration on `backbone`, a head for `class_names` included."""
-        default_init = "random" if getattr(backbone, "cls_token", None) is None else "class_token"
-        return SatConfig(
-            num_classes=len(class_names),
-            num_spatial_blocks=self.num_spatial_blocks,
-            tune=self.tune,
-            head=self.head,
-            token_init=self.token_init or default_init,
-            r=self.lora_rank,
-            lora_alpha=self.lora_rank,
-            class_names=class_names,
-        )
-
-
-def _check_same(wanted: SatConfig, found: SatConfig, folder: Path) -> None:
-    """Refuses an adapter to start from that is not what the options ask for."""
-    check_class_names(found.class_names, found.num_classes, wanted.class_names)
-    for name in ("num_spatial_blocks", "tune", "head", *(("r",) if wanted.tune == "lora" else ())):
-        if getattr(wanted, name) != getattr(found, name):
-            raise UsageError(
-                f"the adapter {folder} was trained with {name} {getattr(found, name)!r}, the options ask for "
-                f"{getattr(wanted, name)!r}. Give the adapter's, or start without --init-adapter."
-            )
-
 
 @dataclass(frozen=True)
 class LossOptions:
@@ -105,10 +48,6 @@ class LossOptions:
     """Weight of the batch area loss; 0 leaves it out."""
     normalization_weight: float = 1.0
     """Weight of the normalization loss; 0 leaves it out."""
-
-    def criterion(self) -> SatLoss:
-        """The loss with these options."""
-        return SatLoss(self.area_target, area_weight=self.area_weight, normalization_weight=self.normalization_weight)
 
 
 @dataclass(frozen=True)
@@ -178,24 +117,3 @@ class RunOptions:
     def __post_init__(self):
         if self.checkpoint_every < 0:
             raise UsageError(f"checkpoint_every must be 0 or more, got {self.checkpoint_every}.")
-
-
-def create_accelerator(optimization: OptimizationOptions, run: RunOptions, folder: Path) -> Accelerator:
-    """Accelerate as the options ask for it, and on a CPU the threads and memory that make it fast.
-
-    Raises:
-        UsageError: a tracker that is not installed.
-    """
-    for name in run.track:
-        if not getattr(trackers_available, f"is_{name}_available")():
-            raise UsageError(f"the tracker {name!r} is not installed: pip install {name}.")
-    accelerator = Accelerator(
-        gradient_accumulation_steps=optimization.gradient_accumulation_steps,
-        dynamo_backend="inductor" if optimization.compile else None,
-        log_with=list(run.track) or None,
-        project_dir=str(folder) if run.track else None,
-    )
-    if accelerator.device.type == "cpu":
-        keep_freed_memory()
-        set_cpu_threads(run.threads)
-    return accelerator

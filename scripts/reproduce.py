@@ -22,6 +22,7 @@ from types import ModuleType
 
 import tyro
 
+from sat_peft.command_line import run
 from sat_peft.data.splits import load_splits
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.miniature import EXPERIMENTS, write_page
@@ -67,6 +68,7 @@ def main(config: Config) -> None:
     splits = load_splits("part_scenes")
     results: dict[str, dict[int, dict]] = {name: {} for name in cells}
     durations: list[float] = []
+    run_cell = partial(recipe.run_cell, load=lambda say: splits)
     for seed in range(config.seeds):
         for name, options in cells.items():
             cell = recipe.Config(seed=seed, threads=config.threads, **options)
@@ -75,10 +77,8 @@ def main(config: Config) -> None:
             if not finished and time.monotonic() - start + expected > 60 * config.minutes:
                 continue
             before = time.monotonic()
-            run = {f"{name}/seed-{seed}": cell}
-            (results[name][seed],) = run_cells(
-                config.output, run, partial(recipe.run_cell, load=lambda say: splits)
-            ).values()
+            measured = run_cells(config.output, {f"{name}/seed-{seed}": cell}, run_cell)
+            (results[name][seed],) = measured.values()
             if not finished:
                 durations.append(time.monotonic() - before)
             write_page(config.output, {key: list(runs.values()) for key, runs in results.items() if runs})
@@ -86,8 +86,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Config, description=__doc__))
-    except UsageError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(main, partial(tyro.cli, Config, description=__doc__), interrupted="launch it again to go on")

@@ -287,3 +287,23 @@ def wait_for(condition, process: subprocess.Popen | None = None) -> None:
         if process is not None and process.poll() is not None:
             raise AssertionError(f"the run ended early:\n{process.communicate()[0]}")
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "words"),
+    [
+        ("--help", 0, "Labelled training images per class"),
+        ("--shot=3", 2, "--shots"),
+        ("--preset=cubs", 2, "cub"),
+        ("--tune=lara", 2, "none"),
+    ],
+)
+def test_help_and_mistyped_options_are_answered_without_the_heavy_imports(tmp_path, argument, code, words):
+    for package in ("torch", "timm", "datasets", "accelerate", "peft"):
+        (tmp_path / f"{package}.py").write_text(f"raise RuntimeError('{package} was imported')")
+    command = [sys.executable, str(RECIPE), argument]
+    run = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=False)
+    output = run.stdout + run.stderr
+    assert "was imported" not in output
+    assert run.returncode == code, output
+    assert words in output
