@@ -27,7 +27,7 @@ def adapted(tune="none", vit=None, **config):
         ({"num_classes": 0}, "num_classes must be a positive integer, not 0"),
         ({"num_classes": 2.0}, "num_classes must be a positive integer, not 2.0"),
         ({"num_spatial_blocks": 0}, "num_spatial_blocks must be a positive integer, not 0"),
-        ({"tune": "fulll"}, r"unknown tune 'fulll'. Did you mean 'full'\? Valid choices: none, lora, full"),
+        ({"tune": "fulll"}, r"unknown tune 'fulll'. Did you mean 'full'\? Valid choices: none, bias_norm, lora, full"),
         ({"head": "conv5x5"}, "unknown head 'conv5x5'.* Valid choices: conv3x3, conv1x1, separable"),
         ({"class_names": ["a"]}, "class_names has 1 names, but num_classes is 2"),
         ({"tune": "full", "target_modules": ["qkv"]}, "has no effect with tune='full'"),
