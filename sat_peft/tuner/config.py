@@ -44,8 +44,8 @@ class SatConfig(LoraConfig):
             blocks from the input on, but in the frozen blocks before the first spatial or tuned one it only reads the
             other tokens and is not read by them (stochastic depth is drawn for it apart). With `"late"` and
             `"isolated"` the other tokens are those of the pretrained model in the frozen blocks and carry no graph
-            there, which saves most of the backward pass. Without frozen blocks, `"isolated"` is `"input"`; with
-            spatial blocks only, so is `"late"`.
+            there, which saves most of the backward pass. If all blocks are spatial, the three are the same; if all
+            are tuned, `"isolated"` is `"input"`.
         drop_path_in_frozen_blocks: What `model.train()` does to the stochastic depth of the blocks that are neither
             spatial nor tuned. `True` leaves it on, as in the published training; `False` keeps it off, so that they
             are deterministic. Either way the rate is the one the timm model was created with.
@@ -137,7 +137,7 @@ class SatConfig(LoraConfig):
         if self.bias != "none":
             raise UsageError(
                 f"bias={self.bias!r} trains base parameters in place, so that unload() could not give the base back. "
-                'Use bias="none", or tune="full".'
+                'Use bias="none", and tune="bias_norm" or tune="full" to train biases.'
             )
         if self.layer_replication:
             raise UsageError("layer_replication changes the depth of the backbone and cannot be combined with SAT.")
