@@ -39,15 +39,19 @@ class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, Mo
     boxes, where known, in SPLIT/metadata.jsonl as `objects.bbox` (x, y, width, height in pixels)."""
     regimes: tuple[str, ...] = ()
     """What is trained: names of `sat_peft.regimes.REGIMES`, or `all`; they set --tune, --head and their like. Without
-    any, these options say it themselves."""
+    any, these options say it themselves: LoRA of rank 1 in the attention's projections and a pointwise head."""
     max_parameters: int | None = None
     """Refuse to train more parameters than these."""
     baselines: tuple[Literal["cam", "tscam", "rollout", "centre_box"], ...] = ()
     """Measured beside SAT, on the same backbone, images and steps."""
     head: Literal["conv3x3", "conv1x1", "separable"] = "conv1x1"
     """The classification head (the paper's is conv3x3)."""
-    tune: Literal["none", "lora", "full"] = "none"
-    """Trained besides the token and the head: nothing, LoRA in the last K blocks, or the last K blocks whole."""
+    lora_rank: int = 1
+    """Rank of LoRA, for --tune lora."""
+    lora_targets: tuple[str, ...] = ("proj",)
+    """Linear layers that LoRA reaches, by the end of their names (qkv, proj, fc1, fc2)."""
+    learning_rate: float = 3e-3
+    """Of AdamW; few parameters take large steps."""
     shots: int | Literal["all"] = 1
     """Labelled training images per class; `all` takes every one there is."""
     trials: int = 1

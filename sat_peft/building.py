@@ -48,10 +48,15 @@ def _sat_config(options: ModelOptions, backbone: nn.Module, class_names: list[st
         num_classes=len(class_names),
         num_spatial_blocks=options.num_spatial_blocks,
         tune=options.tune,
+        num_tuned_blocks=options.num_tuned_blocks,
         head=options.head,
+        train_head=options.train_head,
+        token_entry=options.token_entry,
         token_init=options.token_init or default_init,
         r=options.lora_rank,
         lora_alpha=options.lora_rank,
+        target_modules=list(options.lora_targets) or None,
+        use_dora=options.use_dora,
         class_names=class_names,
     )
 
@@ -59,7 +64,7 @@ def _sat_config(options: ModelOptions, backbone: nn.Module, class_names: list[st
 def _check_same(wanted: SatConfig, found: SatConfig, folder: Path) -> None:
     """Refuses an adapter to start from that is not what the options ask for."""
     check_class_names(found.class_names, found.num_classes, wanted.class_names)
-    for name in ("num_spatial_blocks", "tune", "head", *(("r",) if wanted.tune == "lora" else ())):
+    for name in ("num_spatial_blocks", "tune", "num_tuned_blocks", "head", *(("r",) if wanted.tune == "lora" else ())):
         if getattr(wanted, name) != getattr(found, name):
             raise UsageError(
                 f"the adapter {folder} was trained with {name} {getattr(found, name)!r}, the options ask for "

@@ -25,15 +25,26 @@ class ModelOptions:
     num_spatial_blocks: int = 6
     """K: the last blocks in which the spatial token masks the attention (the paper has 3 of 12; here all 6 of the nano
     ViT, whose late blocks see little but the part that tells the class)."""
-    tune: Literal["none", "lora", "full"] = "lora"
-    """Trained besides the token and the head: nothing, LoRA in the last K blocks, or the last K blocks whole."""
+    tune: Literal["none", "bias_norm", "lora", "full"] = "lora"
+    """Trained besides the token and the head, in the last blocks: nothing, biases and norms, LoRA, or all of them."""
+    num_tuned_blocks: int | None = None
+    """The last blocks that --tune reaches; K by default."""
     head: Literal["conv3x3", "conv1x1", "separable"] = "conv3x3"
     """The classification head (the paper's is conv3x3)."""
     token_init: Literal["random", "class_token"] | None = None
     """The spatial token starts at random (the paper) or as a copy of the class token; by default as the class token
     where the backbone has one."""
+    train_head: bool = True
+    """Train the head; else it stays as it starts, at random."""
+    token_entry: Literal["input", "late", "isolated"] = "input"
+    """Where the spatial token meets the other tokens: at the input (the paper), before the first spatial block, or
+    from the input on without being read in the frozen blocks. The latter two need no gradients in frozen blocks."""
     lora_rank: int = 8
     """Rank of LoRA, for --tune lora."""
+    lora_targets: tuple[str, ...] = ()
+    """Linear layers that LoRA reaches, by the end of their names (qkv, proj, fc1, fc2); all of them by default."""
+    use_dora: bool = False
+    """DoRA instead of LoRA: the magnitude of the weights is trained apart from their direction."""
     init_adapter: Path | None = None
     """Start from the weights of this adapter folder, trained on the same backbone and number of classes."""
 
@@ -46,8 +57,8 @@ class LossOptions:
     """Mean share of the image that the maps are drawn to (the paper: .25 on CUB, .35 on ILSVRC)."""
     area_weight: float = 1.0
     """Weight of the batch area loss; 0 leaves it out."""
-    normalization_weight: float = 1.0
-    """Weight of the normalization loss; 0 leaves it out."""
+    normalization_weight: float = 3.0
+    """Weight of the normalization loss, which draws maps to 0 and 1 (the paper: 1); 0 leaves it out."""
 
 
 @dataclass(frozen=True)

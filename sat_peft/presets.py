@@ -20,6 +20,7 @@ _PUBLISHED = {
     "weight_decay": 0.05,
     "drop_path": 0.1,
     "augmentation": "crop",
+    "normalization_weight": 1.0,
     "protocol": "sat",
 }
 _CUB = _PUBLISHED | {"data": "cub", "area_target": 0.25, "learning_rate": 1e-4, "batch_size": 256}
@@ -27,7 +28,7 @@ _ILSVRC = _PUBLISHED | {"data": "ilsvrc", "area_target": 0.35, "learning_rate": 
 # Few images give few gradients: small batches and larger steps. Ours; the paper publishes no few-shot settings.
 _FEW_SHOT = {"batch_size": 32, "learning_rate": 5e-4, "schedule": "cosine", "warmup_steps": 20, "steps": 600}
 # One rank of LoRA and a pointwise head: 404,200 parameters for 1000 classes, below half of the smallest rival's.
-_SMALL = {"head": "conv1x1", "tune": "lora", "lora_rank": 1, "token_init": "class_token"}
+_SMALL = {"head": "conv1x1", "tune": "lora", "lora_rank": 1, "lora_targets": (), "token_init": "class_token"}
 
 PRESETS: dict[str, dict[str, dict]] = {
     "full_data": {

@@ -109,6 +109,9 @@ def _model_card(config: SatConfig) -> str:
     if config.class_names:
         shown = ", ".join(config.class_names[:20])
         classes += f": {shown}{', ...' if len(config.class_names) > 20 else ''}"
+    tuned = "nothing"
+    if config.tune != "none":
+        tuned = f"`{config.tune}` in the last {config.num_tuned_blocks or config.num_spatial_blocks} blocks"
     return f"""---
 library_name: peft
 tags:
@@ -123,7 +126,8 @@ A Spatial-Aware Token adapter (SAT, ICCV 2023, https://arxiv.org/abs/2303.10438)
 classifies images and localises objects; it was trained from image labels alone.
 
 - backbone: `{name}`, pretrained tag `{backbone.get("pretrained_tag")}`, images of {backbone.get("img_size")} pixels
-- spatial blocks: {config.num_spatial_blocks}, tuned: `{config.tune}`, head: `{config.head}`
+- spatial blocks: the last {config.num_spatial_blocks}; the spatial token enters: `{config.token_entry}`
+- tuned: {tuned}; head: `{config.head}`{"" if config.train_head else ", not trained"}
 - {classes}
 
 ```python

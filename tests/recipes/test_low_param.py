@@ -24,8 +24,8 @@ def results(folder) -> dict:
 
 def test_one_regime_is_one_run(recipe, options, tmp_path):
     recipe.main(recipe.Config(**options, output=tmp_path / "run"))
-    # Token, position embedding and a pointwise head for 3 classes at width 64.
-    assert results(tmp_path / "run")["trainable_parameters"] == 64 + 64 + 3 * 65
+    # Token, position embedding, a pointwise head for 3 classes at width 64, LoRA of rank 1 in 2 projections.
+    assert results(tmp_path / "run")["trainable_parameters"] == 64 + 64 + 3 * 65 + 2 * 128
     assert set(results(tmp_path / "run")["methods"]) == {"sat"}
 
 
@@ -44,8 +44,8 @@ def test_several_regimes_leave_runs_a_table_and_a_plot(recipe, options, tmp_path
 
 
 def test_more_parameters_than_the_budget_are_refused(recipe, options, tmp_path):
-    with pytest.raises(UsageError, match=r"323 parameters would be trained, more than --max-parameters 322\."):
-        recipe.main(recipe.Config(**options, max_parameters=322, output=tmp_path / "run"))
+    with pytest.raises(UsageError, match=r"579 parameters would be trained, more than --max-parameters 578\."):
+        recipe.main(recipe.Config(**options, max_parameters=578, output=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
