@@ -1,11 +1,20 @@
-"""Few-shot sampling: exactly k images of every class."""
+"""Choosing images: exactly k of every class, a share of every class, or those of a list."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 
 from sat_peft.errors import UsageError
+
+# Words of the seed, so that a share is not drawn in the order of the shots, nor one share in that of another.
+_SHARE_SEEDS = {"test": 1, "validation": 2}
 
 
 def sample_shots(dataset: Dataset, shots: int, seed: int = 0) -> Dataset:
@@ -36,3 +45,111 @@ def sample_shots(dataset: Dataset, shots: int, seed: int = 0) -> Dataset:
         ordered = rows[np.argsort(image_ids[rows], kind="stable")]
         chosen.extend(np.random.default_rng([seed, label]).permutation(ordered)[:shots].tolist())
     return dataset.select(chosen)
+
+
+def split_share(dataset: Dataset, fraction: float, seed: int = 0, *, purpose: str) -> tuple[Dataset, Dataset]:
+    """Splits off a share of every class: (what remains, the share).
+
+    A class gives `fraction` of its images, at least one, and keeps at least one; the draw depends on `seed`,
+    `purpose`, the class and its `image_id`s alone, as that of `sample_shots`.
+
+    Args:
+        dataset: with the columns of `sat_peft.data.features`.
+        fraction: above 0 and below 1.
+        seed: from 0 to 2**32 - 1.
+        purpose: `test` or `validation`.
+
+    Raises:
+        UsageError: a number out of range, or no class with two images.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(f"the share of the {purpose} split must be above 0 and below 1, got {fraction:g}.")
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed must be from 0 to 2**32 - 1, got {seed}.")
+    labels = np.asarray(dataset["label"])
+    order = _order_of_ids(dataset)
+    share = []
+    for label in np.unique(labels).tolist():
+        members = order[labels[order] == label]
+        count = min(max(round(len(members) * fraction), 1), len(members) - 1)
+        generator = np.random.default_rng([seed, _SHARE_SEEDS[purpose], label])
+        share.extend(generator.permutation(members)[:count].tolist())
+    if not share:
+        raise UsageError(f"no class has two images, so none can be set aside for the {purpose} split. Add images.")
+    remaining = np.setdiff1d(np.arange(len(labels)), share)
+    return dataset.select(remaining.tolist()), dataset.select(sorted(share))
+
+
+def _image_ids(dataset: Dataset) -> pa.ChunkedArray:
+    """The identifiers in the order of the rows, in Arrow: a million Python strings take several times the room."""
+    return dataset.select_columns(["image_id"]).with_format("arrow")[:]["image_id"]
+
+
+def _order_of_ids(dataset: Dataset) -> np.ndarray:
+    """The rows in the order of their identifiers."""
+    return pc.sort_indices(_image_ids(dataset)).to_numpy()
+
+
+def select_images(dataset: Dataset, image_ids: Sequence[str], where: str = "the list") -> Dataset:
+    """The images of a list, in its order.
+
+    Args:
+        dataset: with the columns of `sat_peft.data.features`.
+        image_ids: as a run saves them in image_ids.json.
+        where: names the list in messages.
+
+    Raises:
+        UsageError: an empty list, an identifier that is listed twice or that the data set does not have.
+    """
+    if not len(image_ids):
+        raise UsageError(f"{where} names no images.")
+    listed, counts = np.unique(np.asarray(image_ids), return_counts=True)
+    if len(listed) < len(image_ids):
+        raise UsageError(f"{where} names {str(listed[counts > 1][0])!r} twice.")
+    rows = pc.index_in(pa.array(image_ids, pa.string()), value_set=_image_ids(dataset).combine_chunks())
+    if rows.null_count:
+        unknown = [image_id for image_id, row in zip(image_ids, rows.to_pylist(), strict=True) if row is None]
+        raise UsageError(
+            f"{where} names {len(unknown)} of {len(image_ids)} images that the data does not have: "
+            f"{', '.join(map(repr, unknown[:3]))}. Name the data that it was made from."
+        )
+    return dataset.select(rows.to_pylist())
+
+
+def read_image_ids(file: Path) -> list[str]:
+    """The identifiers in a list that a run saved.
+
+    Raises:
+        UsageError: the file is missing or no list of texts.
+    """
+    try:
+        image_ids = json.loads(file.read_bytes())
+    except OSError as error:
+        raise UsageError(f"the list of images {str(file)!r} cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise UsageError(f"{file} is no JSON ({error}). Name an image_ids.json that a run saved.") from error
+    if not isinstance(image_ids, list) or not all(isinstance(image_id, str) for image_id in image_ids):
+        raise UsageError(f"{file} is no list of images. Name an image_ids.json that a run saved.")
+    return image_ids
+
+
+def choose_shots(dataset: Dataset, shots: int, seed: int = 0, *, image_ids: Path | None = None) -> Dataset:
+    """The images of a saved list, or `sample_shots`.
+
+    Raises:
+        UsageError: those of `read_image_ids`, `select_images` and `sample_shots`; a list that lacks a class.
+    """
+    if image_ids is None:
+        return sample_shots(dataset, shots, seed)
+    chosen = select_images(dataset, read_image_ids(image_ids), str(image_ids))
+    names = dataset.features["label"].names
+    lacking = [names[label] for label in sorted(set(range(len(names))) - set(chosen["label"]))]
+    if lacking:
+        raise UsageError(f"{image_ids} names no image of {len(lacking)} classes: {', '.join(lacking[:8])}. Add some.")
+    return chosen
+
+
+def without_images(dataset: Dataset, image_ids: Sequence[str]) -> Dataset:
+    """The rows whose identifiers are not in `image_ids`."""
+    listed = pc.is_in(_image_ids(dataset), value_set=pa.array(image_ids, pa.string()))
+    return dataset.select(np.flatnonzero(~listed.to_numpy()).tolist())
