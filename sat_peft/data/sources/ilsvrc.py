@@ -56,7 +56,7 @@ def _development_kit(root: Path, name: str) -> Path:
     return require_file(found or root / name, "It is part of the development kit ILSVRC2012_devkit_t12.")
 
 
-def _wnids(root: Path) -> list[str]:
+def _wnids(root: Path, problems: Problems) -> list[str]:
     """The classes: the training folders, or, on a machine that has the validation set alone, Kaggle's mapping."""
     if first_existing(root, "train", "Data/CLS-LOC/train", "ILSVRC/Data/CLS-LOC/train") is not None:
         return class_folders(_image_folder(root, "train"))
@@ -65,7 +65,8 @@ def _wnids(root: Path) -> list[str]:
         raise UsageError(
             f"{root} has neither the training folders nor LOC_synset_mapping.txt, which tell the classes. {_LAYOUT}"
         )
-    return sorted(read_keyed(mapping, Problems()))
+    # Problems of this file are counted when the names are read.
+    return sorted(read_keyed(mapping, Problems(problems.skip)))
 
 
 def class_names(root: Path, wnids: list[str], problems: Problems) -> list[str]:
@@ -199,7 +200,7 @@ def _read(root: Path, split: str, problems: Problems, *, boxes: str = "auto") ->
         raise unknown_choice("kind of boxes", boxes, BOXES)
     if split not in _FOLDERS:
         return None
-    wnids = _wnids(root)
+    wnids = _wnids(root, problems)
     names = class_names(root, wnids, problems)
     if split == "train":
         return SourceSplit(names, _train_records(_image_folder(root, "train"), wnids, problems))

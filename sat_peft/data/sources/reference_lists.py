@@ -89,7 +89,7 @@ def _listed_records(root: Path, lists: Path, split: str, num_classes: int, probl
         counts = [sum(1 for _ in read_lines(file)) for file in (image_list, box_list)]
         if counts[0] != counts[1]:
             raise UsageError(
-                f"{image_list} has {counts[0]} lines but {box_list} {counts[1]}; each line needs the other."
+                f"{image_list} has {counts[0]} lines, {box_list} {counts[1]}; they belong together by line."
             )
         boxes = _test_boxes(box_list, problems)
     for (number, text), truth in zip_longest(read_lines(image_list), boxes):
@@ -166,7 +166,8 @@ def _read(root: Path, split: str, problems: Problems, *, lists: str | None = Non
         names = class_names(root, wnids, problems)
         return SourceSplit(names, _imagenet_records(root, folder, split, wnids, problems))
     if (folder / "test_list.txt").exists():
-        training = _labelled(require_file(folder / "train_list.txt", _LAYOUT), problems)
+        # Problems of this list are counted when it is read as a split.
+        training = _labelled(require_file(folder / "train_list.txt", _LAYOUT), Problems(problems.skip))
         names = names_by_label((where, label, _folder_of(path)) for where, path, label in training)
         return SourceSplit(names, _listed_records(root, folder, split, len(names), problems))
     raise UsageError(f"{folder} has none of the lists. {_LAYOUT}")

@@ -5,8 +5,8 @@
     ROOT/devkit/cars_meta.mat   ROOT/devkit/cars_train_annos.mat   ROOT/cars_test_annos_withlabels.mat (or in devkit)
     ROOT/cars_train/00001.jpg   ROOT/cars_test/00001.jpg
 
-The splits are the official ones: `train` (8,144 images) and `test` (8,041); there is no official validation split. Boxes
-are x1 y1 x2 y2 as MATLAB counts, from 1, the last pixel included (`voc`).
+The splits are the official ones: `train` (8,144 images) and `test` (8,041); there is no official validation split.
+Boxes are x1 y1 x2 y2 as MATLAB counts, from 1, the last pixel included (`voc`).
 """
 
 from __future__ import annotations

@@ -70,7 +70,8 @@ def _read(root: Path, split: str, problems: Problems) -> SourceSplit | None:
         require_folder(folder, _LAYOUT)
     if split == "validation":
         return None
-    training = _entries(root, "train", problems)
+    # Problems of this list are counted when it is read as a split.
+    training = _entries(root, "train", Problems(problems.skip))
     names = names_by_label((where, label, PurePosixPath(path).parent.name) for where, path, label in training)
     return SourceSplit(names, _records(root, split, len(names), problems))
 

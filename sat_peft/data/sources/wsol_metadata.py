@@ -1,4 +1,4 @@
-"""Any data set that comes with metadata in the form of wsolevaluation (clovaai/wsolevaluation): CUB, ILSVRC, OpenImages.
+"""Any data set with metadata in the form of wsolevaluation (clovaai/wsolevaluation): CUB, ILSVRC, OpenImages.
 
     ROOT/…                                  the images
     METADATA/{train,val,test}/image_ids.txt      path below ROOT
@@ -88,14 +88,10 @@ def _labelled(file: Path, problems: Problems) -> Iterator[tuple[int, str, int]]:
 
 def _class_names(file: Path, problems: Problems) -> list[str]:
     """Names of all classes, by the training list."""
-
-    def folders() -> Iterator[tuple[str, int, str]]:
-        return ((line(file, n), label, PurePosixPath(path).parent.name) for n, path, label in _labelled(file, problems))
-
-    by_folder = {(label, folder) for _, label, folder in folders()}
-    labels = {label for label, _ in by_folder}
-    if len(by_folder) == len(labels) == len({folder for _, folder in by_folder}):
-        return names_by_label(folders())
+    pairs = {(label, PurePosixPath(path).parent.name) for _, path, label in _labelled(file, problems)}
+    labels = {label for label, _ in pairs}
+    if len(pairs) == len(labels) == len({folder for _, folder in pairs}):
+        return names_by_label((str(file), label, folder) for label, folder in pairs)
     return [str(label) for label in range(max(labels, default=-1) + 1)]
 
 
@@ -153,7 +149,8 @@ def _read(
     folder = lists / _FOLDERS[split]
     if split == "validation" and not folder.is_dir():
         return None
-    names = _class_names(require_file(lists / "train" / "class_labels.txt", _LAYOUT), problems)
+    # Problems of this list are counted when it is read as a split.
+    names = _class_names(require_file(lists / "train" / "class_labels.txt", _LAYOUT), Problems(problems.skip))
     use_proxy = proxy and split == "train"
     image_list = require_file(folder / ("image_ids_proxy.txt" if use_proxy else "image_ids.txt"), _LAYOUT)
     labels = _Labels(require_file(folder / "class_labels.txt", _LAYOUT), problems)
