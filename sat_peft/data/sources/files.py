@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import parse as parse_xml
-from PIL import ExifTags, Image
 
 from sat_peft.data.sources.records import Problems
 from sat_peft.errors import UsageError
@@ -20,12 +18,13 @@ from sat_peft.errors import UsageError
 # The names that the splits have in the layouts of people, the first that exists is taken.
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
-# EXIF orientations whose sides are swapped.
-_TURNED_ORIENTATIONS = (5, 6, 7, 8)
+ARCHIVE_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip", ".7z", ".rar")
 
 
 def require_folder(path: Path, layout: str) -> Path:
-    """`path`, if it is a folder; else a `UsageError` that tells the `layout`."""
+    """`path`, if it is a folder; else a `UsageError` that tells the `layout`. Archives are not read."""
+    if path.is_file() and path.name.lower().endswith(ARCHIVE_SUFFIXES):
+        raise UsageError(f"{str(path)!r} is an archive, which is not read. Extract it and name the folder. {layout}")
     if not path.is_dir():
         raise UsageError(f"the folder {str(path)!r} does not exist. {layout}")
     return path
@@ -36,23 +35,6 @@ def require_file(path: Path, layout: str) -> Path:
     if not path.is_file():
         raise UsageError(f"the file {str(path)!r} does not exist. {layout}")
     return path
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels of an image file, upright as its EXIF orientation says; no pixel is decoded.
-
-    Raises:
-        OSError: the file is missing, damaged or no image.
-    """
-    return encoded_image_size({"bytes": None, "path": path})
-
-
-def encoded_image_size(record: dict) -> tuple[int, int]:
-    """`image_size` of `{"bytes": …, "path": …}` as `datasets` stores an undecoded image."""
-    with Image.open(io.BytesIO(record["bytes"]) if record["bytes"] is not None else record["path"]) as image:
-        width, height = image.size
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED_ORIENTATIONS
-    return (height, width) if turned else (width, height)
 
 
 def class_folders(folder: Path) -> list[str]:

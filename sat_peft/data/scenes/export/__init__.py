@@ -18,6 +18,7 @@ from sat_peft.data.scenes.export.coco import write_coco
 from sat_peft.data.scenes.export.exported_scene import ExportedScene
 from sat_peft.data.scenes.export.folder import write_folder, write_imagefolder
 from sat_peft.data.scenes.export.hub import write_parquet, write_saved_to_disk
+from sat_peft.data.scenes.export.research import RESEARCH_WRITERS
 from sat_peft.data.scenes.export.voc import write_voc
 from sat_peft.data.scenes.export.yolo import write_yolo
 from sat_peft.data.scenes.render import render_scene
@@ -31,6 +32,7 @@ WRITERS: dict[str, Callable] = {
     "yolo": write_yolo,
     "hub": write_saved_to_disk,
     "parquet": write_parquet,
+    **RESEARCH_WRITERS,
 }
 
 
