@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +12,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
+from sat_peft.data.features import column, labels
 from sat_peft.errors import UsageError
 
 # Words of the seed, so that a share is not drawn in the order of the shots, nor one share in that of another.
 _SHARE_SEEDS = {"test": 1, "validation": 2}
+
+
+def _rows_by_class(dataset: Dataset) -> list[np.ndarray]:
+    """The rows of every class, in the order of their `image_id`s."""
+    # Arrow sorts by class and image_id without a Python object for each of a million images.
+    table = dataset.select_columns(["label", "image_id"]).with_format("arrow")[:]
+    ordered = pc.sort_indices(table, [("label", "ascending"), ("image_id", "ascending")]).to_numpy()
+    classes = range(1, dataset.features["label"].num_classes)
+    return np.split(ordered, np.searchsorted(labels(dataset)[ordered], classes))
 
 
 def sample_shots(dataset: Dataset, shots: int, seed: int = 0) -> Dataset:
@@ -31,9 +42,7 @@ def sample_shots(dataset: Dataset, shots: int, seed: int = 0) -> Dataset:
     if not 0 <= seed < 2**32:
         raise UsageError(f"seed must be from 0 to 2**32 - 1, got {seed}.")
     names = dataset.features["label"].names
-    labels = np.asarray(dataset["label"])
-    image_ids = np.asarray(dataset["image_id"])
-    members = [np.flatnonzero(labels == label) for label in range(len(names))]
+    members = _rows_by_class(dataset)
     short = [f"{name} ({len(rows)})" for name, rows in zip(names, members, strict=True) if len(rows) < shots]
     if short:
         least = min(len(rows) for rows in members)
@@ -42,8 +51,7 @@ def sample_shots(dataset: Dataset, shots: int, seed: int = 0) -> Dataset:
         raise UsageError(f"{len(short)} classes have fewer than {shots} training images: {shown}. {fix}")
     chosen = []
     for label, rows in enumerate(members):
-        ordered = rows[np.argsort(image_ids[rows], kind="stable")]
-        chosen.extend(np.random.default_rng([seed, label]).permutation(ordered)[:shots].tolist())
+        chosen.extend(np.random.default_rng([seed, label]).permutation(rows)[:shots].tolist())
     return dataset.select(chosen)
 
 
@@ -66,28 +74,15 @@ def split_share(dataset: Dataset, fraction: float, seed: int = 0, *, purpose: st
         raise UsageError(f"the share of the {purpose} split must be above 0 and below 1, got {fraction:g}.")
     if not 0 <= seed < 2**32:
         raise UsageError(f"seed must be from 0 to 2**32 - 1, got {seed}.")
-    labels = np.asarray(dataset["label"])
-    order = _order_of_ids(dataset)
     share = []
-    for label in np.unique(labels).tolist():
-        members = order[labels[order] == label]
-        count = min(max(round(len(members) * fraction), 1), len(members) - 1)
-        generator = np.random.default_rng([seed, _SHARE_SEEDS[purpose], label])
-        share.extend(generator.permutation(members)[:count].tolist())
+    for label, rows in enumerate(_rows_by_class(dataset)):
+        count = min(max(round(len(rows) * fraction), 1), len(rows) - 1)
+        if count > 0:
+            generator = np.random.default_rng([seed, _SHARE_SEEDS[purpose], label])
+            share.extend(generator.permutation(rows)[:count].tolist())
     if not share:
         raise UsageError(f"no class has two images, so none can be set aside for the {purpose} split. Add images.")
-    remaining = np.setdiff1d(np.arange(len(labels)), share)
-    return dataset.select(remaining.tolist()), dataset.select(sorted(share))
-
-
-def _image_ids(dataset: Dataset) -> pa.ChunkedArray:
-    """The identifiers in the order of the rows, in Arrow: a million Python strings take several times the room."""
-    return dataset.select_columns(["image_id"]).with_format("arrow")[:]["image_id"]
-
-
-def _order_of_ids(dataset: Dataset) -> np.ndarray:
-    """The rows in the order of their identifiers."""
-    return pc.sort_indices(_image_ids(dataset)).to_numpy()
+    return dataset.select(np.setdiff1d(np.arange(len(dataset)), share)), dataset.select(sorted(share))
 
 
 def select_images(dataset: Dataset, image_ids: Sequence[str], where: str = "the list") -> Dataset:
@@ -103,10 +98,9 @@ def select_images(dataset: Dataset, image_ids: Sequence[str], where: str = "the 
     """
     if not len(image_ids):
         raise UsageError(f"{where} names no images.")
-    listed, counts = np.unique(np.asarray(image_ids), return_counts=True)
-    if len(listed) < len(image_ids):
-        raise UsageError(f"{where} names {str(listed[counts > 1][0])!r} twice.")
-    rows = pc.index_in(pa.array(image_ids, pa.string()), value_set=_image_ids(dataset).combine_chunks())
+    if len(set(image_ids)) < len(image_ids):
+        raise UsageError(f"{where} names {Counter(image_ids).most_common(1)[0][0]!r} twice.")
+    rows = pc.index_in(pa.array(image_ids, pa.string()), value_set=column(dataset, "image_id").combine_chunks())
     if rows.null_count:
         unknown = [image_id for image_id, row in zip(image_ids, rows.to_pylist(), strict=True) if row is None]
         raise UsageError(
@@ -151,5 +145,5 @@ def choose_shots(dataset: Dataset, shots: int, seed: int = 0, *, image_ids: Path
 
 def without_images(dataset: Dataset, image_ids: Sequence[str]) -> Dataset:
     """The rows whose identifiers are not in `image_ids`."""
-    listed = pc.is_in(_image_ids(dataset), value_set=pa.array(image_ids, pa.string()))
-    return dataset.select(np.flatnonzero(~listed.to_numpy()).tolist())
+    listed = pc.is_in(column(dataset, "image_id"), value_set=pa.array(image_ids, pa.string()))
+    return dataset.select(np.flatnonzero(~listed.to_numpy()))

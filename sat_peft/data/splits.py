@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
-from sat_peft.data.features import rows_with_boxes
+from sat_peft.data.features import labels, rows_with_boxes
 from sat_peft.data.shots import select_images, split_share, without_images
 from sat_peft.data.sources import Problems, load_source
 from sat_peft.data.sources.part_scenes import SCENES_PER_CLASS
@@ -147,7 +147,7 @@ def _check_classes(loaded: dict[str, Dataset]) -> None:
             )
     if "train" not in loaded:
         return
-    counts = {split: np.bincount(rows["label"], minlength=len(names[split])) for split, rows in loaded.items()}
+    counts = {split: np.bincount(labels(rows), minlength=len(names[split])) for split, rows in loaded.items()}
     for split, count in counts.items():
         lacking = [names[split][label] for label in np.flatnonzero((count > 0) & (counts["train"] == 0))]
         if lacking:

@@ -13,8 +13,7 @@ from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
 from datasets.fingerprint import get_temporary_cache_files_directory
 
-from sat_peft.data.box_formats import box_outside
-from sat_peft.data.decoding import decode_image
+from sat_peft.data.decoding import decode_image, outside_problem
 from sat_peft.data.features import localization_features
 from sat_peft.data.sources.records import Problems, Record, SourceSplit
 from sat_peft.errors import UsageError
@@ -57,14 +56,13 @@ def _image_problem(record: Record) -> tuple[str | Path, str, str] | None:
     problem = _file_problem(record)
     if problem is not None:
         return problem
+    image = _file_cell(record.image)
     try:
-        height, width = decode_image(_file_cell(record.image), record.image_id).shape[-2:]
+        height, width = decode_image(image, record.image_id).shape[-2:]
+        problem = outside_problem(record.boxes, (width, height), image, record.image_id)
     except UsageError as error:
         return record.image, str(error), ""
-    outside = box_outside(record.boxes, (width, height))
-    if outside is not None:
-        return record.image_id, f"the box {outside} leaves its image of {width} x {height} pixels.", "Check the format."
-    return None
+    return None if problem is None else (record.image_id, *problem)
 
 
 def _usable(records: Iterator[Record], problems: Problems) -> Iterator[Record]:

@@ -17,12 +17,12 @@ from datasets import Image as ImageFeature
 from datasets.arrow_writer import ArrowWriter
 from datasets.exceptions import DatasetsError
 
-from sat_peft.data.box_formats import RELATIVE_FORMATS, box_outside, to_xyxy
-from sat_peft.data.decoding import decode_image
-from sat_peft.data.features import localization_features
+from sat_peft.data.box_formats import RELATIVE_FORMATS, to_xyxy
+from sat_peft.data.decoding import decode_image, outside_problem, read_image_size
+from sat_peft.data.features import localization_features, undecoded
 from sat_peft.data.sources.build import checked_boxes, new_arrow_file
 from sat_peft.data.sources.columns import Columns, class_values, find_columns, values_of
-from sat_peft.data.sources.files import SPLIT_NAMES, encoded_image_size
+from sat_peft.data.sources.files import SPLIT_NAMES
 from sat_peft.data.sources.objects import check_label_from, choose_class
 from sat_peft.data.sources.records import Problems
 from sat_peft.data.sources.registry import Source
@@ -71,21 +71,20 @@ def _boxes(value, box_format: str | None, image: dict, where: str, problems: Pro
     size = None
     if box_format in RELATIVE_FORMATS:
         try:
-            size = encoded_image_size(image)
-        except OSError as error:
-            problems.add(where, f"the image cannot be read ({error}).", "Repair or remove it.")
+            size = read_image_size(image, where)
+        except UsageError as error:
+            problems.add(where, str(error))
             return None
     return to_xyxy(boxes, box_format, size)
 
 
-def _image_problem(image: dict, boxes: list, where: str) -> str | None:
-    """What is wrong with an image, its pixels read."""
+def _image_problem(image: dict, boxes: list, where: str) -> tuple[str, str] | None:
+    """What is wrong with an image, its pixels read, and the fix."""
     try:
         height, width = decode_image(image, where).shape[-2:]
+        return outside_problem(boxes, (width, height), image, where)
     except UsageError as error:
-        return str(error)
-    outside = box_outside(boxes, (width, height))
-    return outside and f"the box {outside} leaves its image of {width} x {height} pixels."
+        return str(error), ""
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ def _annotate(
             # Where bad entries are skipped, nothing may fail later, in the middle of a training.
             wrong = _image_problem(image, found[1], place) if found is not None and problems.skip else None
             if wrong is not None:
-                problems.add(place, wrong)
+                problems.add(place, *wrong)
             elif found is not None:
                 kept.append(index)
             label, boxes = found or (0, [])
@@ -225,9 +224,7 @@ def _read(
     ]
     if missing:
         raise UsageError(f"{where}: the {split} split lacks the column {', '.join(missing)}, which train has.")
-    for name in (columns.image, columns.mask):
-        if name is not None and isinstance(rows.features[name], ImageFeature):
-            rows = rows.cast_column(name, ImageFeature(decode=False))
+    rows = undecoded(rows)
 
     features = localization_features(class_names, with_mask=columns.mask is not None)
     written = {name: feature for name, feature in features.items() if name in ("image_id", "label", "boxes")}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sat_peft.data.box_formats import RELATIVE_FORMATS, to_xyxy
-from sat_peft.data.sources.files import image_size
+from sat_peft.data.decoding import read_image_size
 from sat_peft.data.sources.records import Problems, Record, SourceSplit
 from sat_peft.errors import UsageError, unknown_choice
 
@@ -101,10 +101,11 @@ def _records(
             continue
         if box_format in RELATIVE_FORMATS:
             try:
-                boxes = boxes * np.tile(image_size(image.image), 2)
-            except OSError as error:
-                problems.add(image.image, f"the image cannot be read ({error}).", "Repair or remove it.")
+                size = read_image_size({"bytes": None, "path": str(image.image)}, image.image_id)
+            except UsageError as error:
+                problems.add(image.image, str(error))
                 continue
+            boxes = boxes * np.tile(size, 2)
         yield Record(image.image_id, image.image, labels[name], boxes)
 
 
