@@ -45,6 +45,19 @@ class DataOptions:
     year: str | None = None
     """Year of Pascal VOC, where the folder has several."""
 
+    boxes: Literal["auto", "xml", "csv", "val_gt", "none"] | None = None
+    """Where ILSVRC's boxes are taken from, see the source ilsvrc."""
+    level: Literal["variant", "family", "manufacturer"] | None = None
+    """What a class of FGVC Aircraft is; the variant by default."""
+    trainval: bool = False
+    """Train on the official train and val of FGVC Aircraft, without a validation split."""
+    metadata: str | None = None
+    """Folder of the metadata of wsolevaluation; ROOT/metadata by default."""
+    proxy: bool = False
+    """Train on wsolevaluation's proxy, a tenth of the training images."""
+    lists: str | None = None
+    """Folder of the lists of the SAT paper's repository; the root by default."""
+
     subset: str | None = None
     """Subset (configuration) of a data set of the Hub."""
     train_split: str | None = None
