@@ -83,7 +83,9 @@ def load_splits(
             sizes = {}
             if data == PART_SCENES and split == "train" and "scenes_per_class" not in options:
                 sizes = {"scenes_per_class": max(SCENES_PER_CLASS["train"], shots)}
-            found[split] = load_source(data, split, root=root, problems=problems, **options, **sizes)
+            # A split that is only asked whether it exists has no say in what was skipped.
+            heard = problems if split in wanted or split == "train" else Problems(skip=problems.skip)
+            found[split] = load_source(data, split, root=root, problems=heard, **options, **sizes)
         return found[split]
 
     fractions = _missing_splits(data, wanted, read, validation_fraction, test_fraction)
