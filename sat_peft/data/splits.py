@@ -33,6 +33,15 @@ class DataSplits:
     set_aside: dict[str, list[str]] = field(default_factory=dict)
     problems: Problems = field(default_factory=Problems)
 
+    def records(self) -> dict[str, object]:
+        """What a run folder records of the data, by the name of the file, ready for JSON."""
+        found = {}
+        if self.set_aside:
+            found["set_aside.json"] = self.set_aside
+        if self.problems.count or self.problems.left_out:
+            found["skipped.json"] = self.problems.report()
+        return found
+
 
 def load_splits(
     data: str,
