@@ -2,6 +2,7 @@
 
     accelerate launch recipes/few_shot.py                             one image per class of the generated PartScenes
     accelerate launch recipes/few_shot.py --data DIR --shots 5        your images: DIR/train/CLASS/*.jpg, DIR/test/…
+    accelerate launch recipes/few_shot.py --data cub --data-root DIR  a known data set or format
     accelerate launch recipes/few_shot.py --shots 1 3 5 10 all --trials 5 --output runs/curve     accuracy over shots
 
 A pretrained Vision Transformer stays frozen; a spatial token and a small head are trained on it (more with --tune). The
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from sat_peft.command_line import parse, run
+from sat_peft.data.options import DataOptions
 from sat_peft.errors import UsageError
 from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
 from sat_peft.presets import PRESETS
@@ -27,16 +29,15 @@ from sat_peft.presets import PRESETS
 
 
 @dataclass(frozen=True)
-class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, ModelOptions):
+class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, ModelOptions, DataOptions):
     preset: Literal["part_scenes", "cub", "ilsvrc"] | None = None
     """Named settings, which other options override."""
     config: Path | None = None
     """Take the settings of the run folder or config.json that is named."""
-    data: str = "part_scenes"
-    """`part_scenes` (generated, embedded), or a folder with train/CLASS/*.jpg, test/CLASS/*.jpg and maybe validation/;
-    boxes, where known, in SPLIT/metadata.jsonl as `objects.bbox` (x, y, width, height in pixels)."""
     shots: tuple[int | Literal["all"], ...] = (1,)
     """Labelled training images per class; `all` takes every one there is. Several are run one after the other."""
+    image_ids: Path | None = None
+    """The image_ids.json of a run: its training images are taken, instead of drawing --shots."""
     trials: int = 1
     """Runs for each number of shots, with the seeds from --seed on."""
     seed: int = 0
@@ -48,7 +49,7 @@ class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, Mo
 def main(config: Config) -> None:
     from accelerate import PartialState
 
-    from sat_peft.data.splits import load_splits
+    from sat_peft.data.options import load, with_absolute_paths
     from sat_peft.evaluator import resolve_threshold
     from sat_peft.run import check_output
     from sat_peft.sweep import run_cells
@@ -57,26 +58,29 @@ def main(config: Config) -> None:
         raise UsageError(f"trials must be at least 1 and shots be given, got {config.trials} and {config.shots}.")
     # A threshold that cannot be is refused now and not after the training.
     resolve_threshold(config.threshold, None, config.protocol)
+    if config.image_ids is not None and (config.trials > 1 or len(config.shots) > 1 or "all" in config.shots):
+        raise UsageError("--image-ids names the training images of one run; leave out --shots and --trials.")
+    config = with_absolute_paths(config)
     output = config.folder("few_shot")
     needed = max((shots for shots in config.shots if shots != "all"), default=0)
-    load = partial(load_splits, config.data, shots=needed)
+    read_data = partial(load, config, shots=needed)
     if len(config.shots) == config.trials == 1:
         if PartialState().is_main_process:
             check_output(output, overwrite=config.overwrite, resume=config.resume is not None)
-        run_cell(dataclasses.replace(config, output=output), load)
+        run_cell(dataclasses.replace(config, output=output), read_data)
         return
-    splits = load()
+    data = read_data()
     cells = {
         f"shots-{shots}/seed-{seed}": dataclasses.replace(config, shots=(shots,), trials=1, seed=seed)
         for shots in config.shots
         for seed in range(config.seed, config.seed + config.trials)
     }
-    results = run_cells(output, cells, lambda cell: run_cell(cell, lambda say: splits), overwrite=config.overwrite)
+    results = run_cells(output, cells, lambda cell: run_cell(cell, lambda say: data), overwrite=config.overwrite)
     if PartialState().is_main_process:
         report(config, output, results)
 
 
-def run_cell(config: Config, load) -> dict:
+def run_cell(config: Config, read_data) -> dict:
     """One run: a number of shots and a seed. Returns its results.json."""
     from accelerate.utils import set_seed
 
@@ -85,7 +89,7 @@ def run_cell(config: Config, load) -> dict:
     from sat_peft.building import create_accelerator, create_criterion, create_model
     from sat_peft.comparison import closing_words, compare, write_results
     from sat_peft.data.loaders import build_loaders
-    from sat_peft.data.shots import sample_shots
+    from sat_peft.data.shots import choose_shots
     from sat_peft.parameters import count_parameters
     from sat_peft.report.tables import parameter_table
     from sat_peft.run import RunFolder
@@ -96,10 +100,11 @@ def run_cell(config: Config, load) -> dict:
     say, main_process = accelerator.print, accelerator.is_main_process
 
     # Data: the shots for training; validation boxes choose thresholds; test images are seen once, at the end.
-    splits = dict(load(say=say))
+    data = read_data(say=say)
+    splits = dict(data.splits)
     (shots,) = config.shots
     if shots != "all":
-        splits["train"] = sample_shots(splits["train"], shots, config.seed)
+        splits["train"] = choose_shots(splits["train"], shots, config.seed, image_ids=config.image_ids)
     class_names = splits["train"].features["label"].names
 
     # Every process has its own stochastic depth.
@@ -119,7 +124,8 @@ def run_cell(config: Config, load) -> dict:
     train_loader = accelerator.prepare(loaders.train)
     parameters = count_parameters(model)
     say(f"\nTrained on {config.backbone}, which stays frozen:\n{parameter_table(parameters)}")
-    say(f"Training images: {len(splits['train'])} ({shots} for each of {len(class_names)} classes), no boxes\n")
+    chosen = f"listed in {config.image_ids}, of" if config.image_ids else f"{shots} for each of"
+    say(f"Training images: {len(splits['train'])} ({chosen} {len(class_names)} classes), no boxes\n")
 
     resume = config.resume is not None
     with RunFolder(
@@ -128,6 +134,8 @@ def run_cell(config: Config, load) -> dict:
         accelerator.wait_for_everyone()
         if shots != "all":
             folder.write_json("image_ids.json", splits["train"]["image_id"][:])
+        for name, content in data.records().items():
+            folder.write_json(name, content)
         accelerator.init_trackers("sat_peft")
         schedule = {"steps": config.steps, "checkpoint_every": config.checkpoint_every}
 

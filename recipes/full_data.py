@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from sat_peft.command_line import parse, run
+from sat_peft.data.options import DataOptions
 from sat_peft.errors import UsageError
 from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
 from sat_peft.presets import PRESETS
@@ -26,14 +27,11 @@ from sat_peft.presets import PRESETS
 
 
 @dataclass(frozen=True)
-class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, ModelOptions):
+class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, ModelOptions, DataOptions):
     preset: Literal["part_scenes", "cub", "ilsvrc"] | None = None
     """Named settings, which other options override."""
     config: Path | None = None
     """Take the settings of the run folder or config.json that is named."""
-    data: str = "part_scenes"
-    """`part_scenes` (generated, embedded), or a folder with train/CLASS/*.jpg, test/CLASS/*.jpg and maybe validation/;
-    boxes, where known, in SPLIT/metadata.jsonl as `objects.bbox` (x, y, width, height in pixels)."""
     seed: int = 0
     """Of the initialisation, the order and the augmentation."""
     epochs: int = 3
@@ -49,7 +47,7 @@ def main(config: Config) -> None:
     from sat_peft.building import create_accelerator, create_criterion, create_model
     from sat_peft.comparison import closing_words, compare, sat_method, write_results
     from sat_peft.data.loaders import build_loaders
-    from sat_peft.data.splits import load_splits
+    from sat_peft.data.options import load, with_absolute_paths
     from sat_peft.evaluator import evaluate, resolve_threshold
     from sat_peft.parameters import count_parameters
     from sat_peft.report.tables import parameter_table
@@ -62,14 +60,15 @@ def main(config: Config) -> None:
         raise UsageError(f"epochs must be at least 1, got {config.epochs}.")
     # A threshold that cannot be is refused now and not after the training.
     resolve_threshold(config.threshold, None, config.protocol)
-    config = dataclasses.replace(config, output=config.folder("full_data"))
+    config = dataclasses.replace(with_absolute_paths(config), output=config.folder("full_data"))
     resume = config.resume is not None
     if PartialState().is_main_process:
         check_output(config.output, overwrite=config.overwrite, resume=resume)
     accelerator = create_accelerator(config, config, config.output)
     say, main_process = accelerator.print, accelerator.is_main_process
 
-    splits = load_splits(config.data, say=say)
+    data = load(config, say=say)
+    splits = data.splits
     class_names = splits["train"].features["label"].names
     # Every process has its own stochastic depth.
     set_seed(config.seed, device_specific=True)
@@ -97,6 +96,8 @@ def main(config: Config) -> None:
         config.output, asdict(config), main_process=main_process, overwrite=config.overwrite, resume=resume
     ) as folder:
         accelerator.wait_for_everyone()
+        for name, content in data.records().items():
+            folder.write_json(name, content)
         accelerator.init_trackers("sat_peft")
         best = folder.read_json("best.json") if resume else None
 

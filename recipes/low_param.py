@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from sat_peft.command_line import parse, run
+from sat_peft.data.options import DataOptions
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
 from sat_peft.presets import PRESETS
@@ -29,14 +30,11 @@ from sat_peft.regimes import REGIMES
 
 
 @dataclass(frozen=True)
-class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, ModelOptions):
+class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, ModelOptions, DataOptions):
     preset: Literal["part_scenes", "cub", "ilsvrc", "ilsvrc_dinov2"] | None = None
     """Named settings, which other options override."""
     config: Path | None = None
     """Take the settings of the run folder or config.json that is named."""
-    data: str = "part_scenes"
-    """`part_scenes` (generated, embedded), or a folder with train/CLASS/*.jpg, test/CLASS/*.jpg and maybe validation/;
-    boxes, where known, in SPLIT/metadata.jsonl as `objects.bbox` (x, y, width, height in pixels)."""
     regimes: tuple[str, ...] = ()
     """What is trained: names of `sat_peft.regimes.REGIMES`, or `all`; they set --tune, --head and their like. Without
     any, these options say it themselves: LoRA of rank 1 in the attention's projections and a pointwise head."""
@@ -54,6 +52,8 @@ class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, Mo
     """Of AdamW; few parameters take large steps."""
     shots: int | Literal["all"] = 1
     """Labelled training images per class; `all` takes every one there is."""
+    image_ids: Path | None = None
+    """The image_ids.json of a run: its training images are taken, instead of drawing --shots."""
     trials: int = 1
     """Runs of each regime, with the seeds from --seed on."""
     seed: int = 0
@@ -67,7 +67,7 @@ class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, Mo
 def main(config: Config) -> None:
     from accelerate import PartialState
 
-    from sat_peft.data.splits import load_splits
+    from sat_peft.data.options import load, with_absolute_paths
     from sat_peft.evaluator import resolve_threshold
     from sat_peft.run import check_output
     from sat_peft.sweep import run_cells
@@ -80,14 +80,17 @@ def main(config: Config) -> None:
             raise unknown_choice("regime", name, [*REGIMES, "all"])
     # A threshold that cannot be is refused now and not after the training.
     resolve_threshold(config.threshold, None, config.protocol)
+    if config.image_ids is not None and config.shots == "all":
+        raise UsageError("--image-ids names the training images; leave out --shots all.")
+    config = with_absolute_paths(config)
     output = config.folder("low_param")
-    load = partial(load_splits, config.data, shots=0 if config.shots == "all" else config.shots)
+    read_data = partial(load, config, shots=0 if config.shots == "all" else config.shots)
     if len(names) <= 1 and config.trials == 1:
         if PartialState().is_main_process:
             check_output(output, overwrite=config.overwrite, resume=config.resume is not None)
-        run_cell(dataclasses.replace(config, output=output, **(REGIMES[names[0]] if names else {})), load)
+        run_cell(dataclasses.replace(config, output=output, **(REGIMES[names[0]] if names else {})), read_data)
         return
-    splits = load()
+    data = read_data()
     cells = {
         f"{name or 'options'}/seed-{seed}": dataclasses.replace(
             config, regimes=(name,) if name else (), trials=1, seed=seed, **REGIMES.get(name, {})
@@ -95,12 +98,12 @@ def main(config: Config) -> None:
         for name in names or [None]
         for seed in range(config.seed, config.seed + config.trials)
     }
-    results = run_cells(output, cells, lambda cell: run_cell(cell, lambda say: splits), overwrite=config.overwrite)
+    results = run_cells(output, cells, lambda cell: run_cell(cell, lambda say: data), overwrite=config.overwrite)
     if PartialState().is_main_process:
         report(config, output, results)
 
 
-def run_cell(config: Config, load) -> dict:
+def run_cell(config: Config, read_data) -> dict:
     """One run: a regime and a seed. Returns its results.json."""
     from accelerate.utils import set_seed
 
@@ -109,7 +112,7 @@ def run_cell(config: Config, load) -> dict:
     from sat_peft.building import create_accelerator, create_criterion, create_model
     from sat_peft.comparison import closing_words, compare, write_results
     from sat_peft.data.loaders import build_loaders
-    from sat_peft.data.shots import sample_shots
+    from sat_peft.data.shots import choose_shots
     from sat_peft.parameters import count_parameters
     from sat_peft.report.tables import parameter_table
     from sat_peft.run import RunFolder
@@ -120,9 +123,10 @@ def run_cell(config: Config, load) -> dict:
     say, main_process = accelerator.print, accelerator.is_main_process
 
     # Data: the shots for training; validation boxes choose thresholds; test images are seen once, at the end.
-    splits = dict(load(say=say))
+    data = read_data(say=say)
+    splits = dict(data.splits)
     if config.shots != "all":
-        splits["train"] = sample_shots(splits["train"], config.shots, config.seed)
+        splits["train"] = choose_shots(splits["train"], config.shots, config.seed, image_ids=config.image_ids)
     class_names = splits["train"].features["label"].names
 
     # Every process has its own stochastic depth.
@@ -158,6 +162,8 @@ def run_cell(config: Config, load) -> dict:
         accelerator.wait_for_everyone()
         if config.shots != "all":
             folder.write_json("image_ids.json", splits["train"]["image_id"][:])
+        for name, content in data.records().items():
+            folder.write_json(name, content)
         accelerator.init_trackers("sat_peft")
         schedule = {"steps": steps, "checkpoint_every": config.checkpoint_every}
 

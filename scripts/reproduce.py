@@ -65,10 +65,10 @@ def main(config: Config) -> None:
     cells: dict[str, dict] = {}
     for experiment in config.experiments:
         cells |= EXPERIMENTS[experiment].cells
-    splits = load_splits("part_scenes")
+    data = load_splits("part_scenes")
     results: dict[str, dict[int, dict]] = {name: {} for name in cells}
     durations: list[float] = []
-    run_cell = partial(recipe.run_cell, load=lambda say: splits)
+    run_cell = partial(recipe.run_cell, read_data=lambda say: data)
     for seed in range(config.seeds):
         for name, options in cells.items():
             cell = recipe.Config(seed=seed, threads=config.threads, **options)
