@@ -69,9 +69,12 @@ class Problems:
 
     Args:
         skip: count and list instead of raising.
+        read_images: where bad entries are skipped, decode every image while the data set is indexed, so that none
+            fails later. Off where all are going to be read anyway.
     """
 
     skip: bool = False
+    read_images: bool = True
     count: int = 0
     listed: list[Problem] = field(default_factory=list)
 
