@@ -2,10 +2,11 @@
 
 import pytest
 import timm
-from peft import get_peft_model
+import torch
+from peft import PeftModel, get_peft_model
 
-from sat_peft import SatConfig
-from sat_peft.parameters import ParameterCount, count_parameters
+from sat_peft import SatConfig, load_adapter, save_adapter
+from sat_peft.parameters import ParameterCount, adapter_file_bytes, count_parameters
 
 # timm's test_vit: width 64, hidden width 192, 6 blocks, patches of 16 pixels.
 DIM, HIDDEN = 64, 192
@@ -15,11 +16,19 @@ BLOCK = 2 * 2 * DIM + (3 * DIM * DIM + 3 * DIM) + (DIM * DIM + DIM) + (HIDDEN * 
 BACKBONE = (3 * 16 * 16 * DIM + DIM) + DIM + (4 + 1) * DIM + 6 * BLOCK + 2 * DIM
 
 
-def count(num_classes: int = 5, **options) -> ParameterCount:
+def backbone():
+    torch.manual_seed(0)
     vit = timm.create_model("test_vit", num_classes=0, img_size=32)
     assert sum(parameter.numel() for parameter in vit.parameters()) == BACKBONE
-    config = SatConfig(num_classes=num_classes, num_spatial_blocks=2, **options)
-    return count_parameters(get_peft_model(vit, config))
+    return vit
+
+
+def adapted(num_classes: int = 5, **options) -> PeftModel:
+    return get_peft_model(backbone(), SatConfig(num_classes=num_classes, num_spatial_blocks=2, **options))
+
+
+def count(**options) -> ParameterCount:
+    return count_parameters(adapted(**options))
 
 
 HEADS = {"conv3x3": 5 * (9 * DIM + 1), "conv1x1": 5 * (DIM + 1)}
@@ -55,7 +64,76 @@ def test_classifier_of_the_backbone_is_not_deployed():
     assert with_classifier.total == count(tune="none").total
 
 
-def test_published_count_of_deit_small_with_a_thousand_classes():
-    vit = timm.create_model("deit_small_patch16_224", num_classes=0)
-    config = SatConfig(num_classes=1000, num_spatial_blocks=3, tune="full")
-    assert round(count_parameters(get_peft_model(vit, config)).trainable / 1e6, 2) == 8.78
+@pytest.mark.parametrize("tune", ["none", "lora", "full"])
+def test_frozen_and_trainable_components_make_up_the_deployed_model(tune):
+    parameters = count(tune=tune)
+    assert sum(parameters.frozen.values()) == parameters.total - parameters.trainable
+    assert parameters.components.keys() <= parameters.frozen.keys()
+    trained_whole = {"block 4", "block 5"} if tune == "full" else set()
+    for name, number in {
+        "patch_embed": 3 * 16 * 16 * DIM + DIM,
+        "cls_token": DIM,
+        "pos_embed": 5 * DIM,
+        "norm": 2 * DIM,
+        **{f"block {index}": BLOCK for index in range(6)},
+    }.items():
+        assert parameters.frozen[name] == (0 if name in trained_whole else number), name
+
+
+@pytest.mark.parametrize(("tune", "copies"), [("none", 0), ("lora", 0), ("full", 2 * BLOCK)])
+def test_loaded_and_trainable_are_the_numbers_of_peft(tune, copies, capsys):
+    model = adapted(tune=tune)
+    parameters = count_parameters(model)
+    assert parameters.loaded == parameters.total + copies
+    model.print_trainable_parameters()
+    printed = capsys.readouterr().out
+    assert f"trainable params: {parameters.trainable:,} || all params: {parameters.loaded:,} ||" in printed
+
+
+def test_a_module_that_is_saved_whole_counts_once():
+    parameters = count(tune="none", modules_to_save=["patch_embed"])
+    assert parameters.components["patch_embed"] == 3 * 16 * 16 * DIM + DIM
+    assert parameters.frozen["patch_embed"] == 0
+    assert parameters.total == count(tune="none").total
+
+
+def test_adapters_that_are_not_active_do_not_count():
+    model = adapted(tune="none")
+    model.add_adapter("other", SatConfig(num_classes=9, num_spatial_blocks=2, tune="full"))
+    counted, alone = count_parameters(model), count(tune="none")
+    assert (counted.components, counted.frozen) == (alone.components, alone.frozen)
+    assert counted.loaded > alone.loaded
+
+
+def test_a_loaded_adapter_is_deployed_but_not_trained(tmp_path):
+    model = adapted(tune="full")
+    loaded = count_parameters(load_adapter(backbone(), save_adapter(model, tmp_path / "adapter")))
+    assert loaded.trainable == 0
+    assert loaded.total == count_parameters(model).total
+
+
+@pytest.mark.parametrize("head", ["conv3x3", "conv1x1", "separable"])
+@pytest.mark.parametrize("options", [{"tune": "none"}, {"tune": "lora", "r": 3}, {"tune": "full"}], ids=str)
+def test_size_of_the_adapter_is_known_before_it_is_saved(head, options, tmp_path):
+    with torch.device("meta"):
+        expected = adapter_file_bytes(adapted(head=head, **options))
+    folder = save_adapter(adapted(head=head, **options), tmp_path / "adapter")
+    assert (folder / "adapter_model.safetensors").stat().st_size == expected
+
+
+def test_half_precision_adapters_are_smaller(tmp_path):
+    model = adapted(tune="full").half()
+    folder = save_adapter(model, tmp_path / "adapter")
+    assert (folder / "adapter_model.safetensors").stat().st_size == adapter_file_bytes(model)
+    assert adapter_file_bytes(model) < 0.6 * adapter_file_bytes(adapted(tune="full"))
+
+
+def test_optimizer_memory_is_that_of_adamw():
+    model = adapted(tune="lora")
+    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad])
+    output = model(torch.randn(1, 3, 32, 32))
+    (output.logits.sum() + output.maps.sum()).backward()
+    optimizer.step()
+    tensors = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    tensors += [state[moment] for state in optimizer.state.values() for moment in ("exp_avg", "exp_avg_sq")]
+    assert count_parameters(model).optimizer_bytes == sum(tensor.nbytes for tensor in tensors)

@@ -6,7 +6,7 @@ import hashlib
 import os
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -37,6 +37,8 @@ class Kind:
     stops: bool
 
 
+# What --skip-bad leaves out.
+SKIPPED_KINDS = ("entry", "image", "box", "mask")
 KINDS = {
     "split": Kind("splits that cannot be read", "Follow the message.", True),
     "entry": Kind("entries that cannot be used", "Repair or remove them, or leave them out with --skip-bad.", True),
@@ -183,7 +185,7 @@ def check_data(
     load: Callable[[str, Problems], Dataset | None],
     *,
     workers: int | None = None,
-    allow_duplicates: bool = False,
+    tolerated: Collection[str] = (),
     progress: bool = False,
 ) -> DataCheck:
     """Reads every image of every split, several at a time, and keeps a few numbers of each.
@@ -194,7 +196,7 @@ def check_data(
     Args:
         load: a split by its name, as `load_source` does it; it reports bad entries to the `Problems` that it is given.
         workers: threads; as many as there are cores by default.
-        allow_duplicates: images in two splits do not stop training.
+        tolerated: keys of `KINDS` that do not stop training.
         progress: show a bar.
 
     Raises:
@@ -208,8 +210,8 @@ def check_data(
     splits = {name: _check_split(name, rows, findings, workers, progress) for name, rows in loaded.items()}
     _find_missing_classes(splits, findings)
     _find_duplicates(splits, findings)
-    if allow_duplicates and "leak" in findings:
-        findings["leak"].stops = False
+    for finding in findings.values():
+        finding.stops &= finding.kind not in tolerated
     return DataCheck(splits, [findings[kind] for kind in KINDS if kind in findings])
 
 

@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -20,7 +21,7 @@ from sat_peft.run import atomic_replacement
 _SHOWN_FINDINGS = 5
 _SHOWN_CLASSES = 8
 _THUMBNAIL = 160
-_BOX, _BAD_BOX, _MASK = "#34c759", "#ff3b30", (0.2, 0.6, 1.0, 0.35)
+_BOX, _BAD_BOX, _MASK = "#34c759", "#ff3b30", "#0a84ff"
 
 
 def data_check_text(check: DataCheck) -> str:
@@ -32,6 +33,8 @@ def data_check_text(check: DataCheck) -> str:
     lines += ["", *_class_lines(check)]
     if not any(split.num_boxes.any() for name, split in check.splits.items() if name != "train"):
         lines += ["", "No evaluated image has a box: training works, localisation will not be measured."]
+    if "test" not in check.splits:
+        lines += ["", "There is no test split: recipes set a share of the training images aside (--test-fraction)."]
     for finding in check.findings:
         kind = KINDS[finding.kind]
         lines += ["", f"{'STOPS TRAINING' if finding.stops else 'note'}: {finding.count} {kind.title}. {kind.fix}"]
@@ -83,7 +86,7 @@ def _class_lines(check: DataCheck) -> list[str]:
 
 
 def draw_contact_sheet(path: Path, check: DataCheck, *, columns: int = 5, max_classes: int = 12) -> int:
-    """Writes a PNG of images with their boxes and masks, and returns how many images it shows.
+    """Writes a PNG of images with their boxes and the outlines of their masks, and returns how many images it shows.
 
     First those whose boxes leave the image, in red; then a row for each of `max_classes` classes, evenly taken from
     all, annotated images before others.
@@ -108,7 +111,7 @@ def draw_contact_sheet(path: Path, check: DataCheck, *, columns: int = 5, max_cl
         for axes, (name, row) in zip(line, places, strict=False):
             _draw(axes, check.splits[name], row, colour=_BAD_BOX if places is bad else _BOX)
             axes.set_title(f"{name} {row}", fontsize=6, loc="left", pad=2)
-        line[0].text(0, 1.22, _escaped(title), transform=line[0].transAxes, fontsize=8, fontweight="bold")
+        line[0].text(0, 1.13, _escaped(title), transform=line[0].transAxes, fontsize=8, fontweight="bold")
     with atomic_replacement(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
     return sum(len(places) for _, places in rows)
@@ -142,13 +145,14 @@ def _draw(axes, split: SplitCheck, row: int, *, colour: str) -> None:
     size = [max(1, round(height * scale)), max(1, round(width * scale))]
     extent = (0, width, height, 0)
     axes.imshow(v2.functional.resize(image, size, antialias=True).permute(1, 2, 0), extent=extent)
+    for x0, y0, x1, y1 in cells["boxes"]:
+        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=colour, lw=1.5, clip_on=False))
     masks, ignore = mask_cells(cells)
     if masks:
         try:
             mask, _ = decode_masks(masks, ignore, (width, height), cells["image_id"])
         except UsageError:
-            axes.set_xlabel("unusable mask")  # It is among the findings already.
-        else:
-            axes.imshow(mask[..., None] * np.asarray(_MASK), extent=extent)
-    for x0, y0, x1, y1 in cells["boxes"]:
-        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=colour, lw=1.5, clip_on=False))
+            return  # It is among the findings already.
+        mask = v2.functional.resize(torch.from_numpy(mask)[None].float(), size, antialias=True)[0]
+        if mask.min() < 0.5 < mask.max():
+            axes.contour(mask, [0.5], colors=_MASK, linewidths=1, extent=extent, origin="upper")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -29,6 +27,7 @@ BLUR_KERNEL = torch.tensor(
 BLUR_KEY = "weight"
 TOKEN_KEY, POSITION_KEY = "loc_token", "loc_embed"
 CLASSIFIER_PREFIXES = ("head.", "head_dist.", "fc_norm.", "attn_pool.")
+MAX_NAMED = 5  # tensors that an error names
 
 
 @torch.no_grad()
@@ -47,15 +46,15 @@ def load_reference_weights(peft_model: PeftModel, source: Mapping[str, torch.Ten
             with `module.`, and the state dict may be inside `{"model": ...}` or `{"state_dict": ...}`.
 
     Raises:
-        UsageError: for missing or unknown names and differing shapes, all of which are named, a file that cannot be
-            read, or a model with several adapters. Nothing is overwritten then.
+        UsageError: for missing or unknown names and differing shapes, the first of which are named, a file that cannot
+            be read, or a model with several adapters. Nothing is overwritten then.
     """
     if len(peft_model.peft_config) > 1:
         raise UsageError(
             f"the model has the adapters {sorted(peft_model.peft_config)}, and new base weights would change them all. "
             "Load the reference into a model with one adapter."
         )
-    weights = _unwrap(_read(source) if isinstance(source, (str, Path)) else source)
+    weights = state_dict_of(read_checkpoint(source) if isinstance(source, (str, Path)) else source)
     kernel = weights.pop(BLUR_KEY, None)
     if kernel is not None and not torch.allclose(kernel.float().reshape(-1).cpu(), BLUR_KERNEL.reshape(-1), atol=1e-6):
         raise UsageError(
@@ -65,15 +64,15 @@ def load_reference_weights(peft_model: PeftModel, source: Mapping[str, torch.Ten
     vit = peft_model.get_base_model()
     name = peft_model.active_adapter
     targets = _targets(vit, name)
+    expected = {key: tuple(parameters[0].shape) for key, parameters in targets.items()}
     problems = []
-    if missing := sorted(set(targets) - set(weights)):
-        problems.append(f"missing: {', '.join(missing)}")
-    if unknown := sorted(set(weights) - set(targets)):
-        problems.append(f"unknown: {', '.join(unknown)}")
-    for key in sorted(set(targets) & set(weights)):
-        expected = tuple(targets[key][0].shape)
-        if tuple(weights[key].shape) != expected:
-            problems.append(f"{key} has shape {tuple(weights[key].shape)}, the model {expected}")
+    if missing := [key for key in expected if key not in weights]:
+        problems.append(f"missing: {_first(missing)}")
+    if unknown := [key for key in weights if key not in expected]:
+        problems.append(f"unknown: {_first(unknown)}")
+    if differing := [key for key in expected if key in weights and tuple(weights[key].shape) != expected[key]]:
+        shapes = [f"{key} has shape {tuple(weights[key].shape)}, the model {expected[key]}" for key in differing]
+        problems.append(_first(shapes))
     if problems:
         raise UsageError(
             f"the reference weights do not fit the model ({'; '.join(problems)}). Create the backbone with the "
@@ -103,17 +102,33 @@ def _targets(vit: nn.Module, adapter_name: str) -> dict[str, list[torch.Tensor]]
     return targets
 
 
-def _unwrap(checkpoint: Mapping) -> dict[str, torch.Tensor]:
+def _first(items: list[str]) -> str:
+    """The first of many, and how many more there are: another backbone differs in every single tensor."""
+    shown = ", ".join(items[:MAX_NAMED])
+    return f"{shown} and {len(items) - MAX_NAMED} more" if len(items) > MAX_NAMED else shown
+
+
+def state_dict_of(checkpoint: Mapping) -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint by name, without `module.` and whatever mapping they are wrapped in.
+
+    Raises:
+        UsageError: naming an entry that is no tensor.
+    """
     for key in ("model", "state_dict"):
         if isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
     for key, value in checkpoint.items():
-        if not isinstance(value, torch.Tensor):
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             raise UsageError(f"the reference entry {key!r} is {type(value).__name__}, not a tensor: not a state dict.")
     return {key.removeprefix("module."): value for key, value in checkpoint.items()}
 
 
-def _read(path: str | Path) -> Mapping:
+def read_checkpoint(path: str | Path) -> Mapping:
+    """What a `.safetensors` or torch file holds, on the CPU; code in it is never run.
+
+    Raises:
+        UsageError: no such file, a damaged one, one that needs code to be unpickled, or one without named entries.
+    """
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"no reference weights at {path}.")
@@ -123,10 +138,11 @@ def _read(path: str | Path) -> Mapping:
         # The published code stores its command line options, a plain holder of values, beside the weights.
         with torch.serialization.safe_globals([argparse.Namespace]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # torch's reader raises whatever it trips over, from AssertionError to struct.error
+        # Its own message advises to run the code in the file, which is what must not be done.
         raise UsageError(
-            f"cannot read {path} as weights: {error} Files that need code to be unpickled are refused; save the state "
-            "dict alone, as tensors."
+            f"cannot read {path} as weights: the file is damaged, no checkpoint, or needs code to be unpickled, which "
+            f"is refused ({type(error).__name__}). Give a file that holds a state dict of tensors."
         ) from error
     if not isinstance(checkpoint, Mapping):
         raise UsageError(f"{path} holds {type(checkpoint).__name__}, not a state dict.")

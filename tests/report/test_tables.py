@@ -5,7 +5,9 @@ from sat_peft.report.tables import method_table, parameter_table
 
 
 def test_parameter_table():
-    count = ParameterCount({"spatial token": 64, "head": 1936}, 2000, 1_002_000)
+    components = {"spatial token": 64, "head": 1936}
+    frozen = {"spatial token": 0, "block 0": 1_000_000, "head": 0}
+    count = ParameterCount(components, trainable=2000, total=1_002_000, frozen=frozen, loaded=1_002_000)
     assert parameter_table(count) == (
         "  spatial token            64\n"
         "  head                  1,936\n"

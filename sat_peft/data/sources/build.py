@@ -23,15 +23,20 @@ def _file_cell(path: Path) -> dict:
     return {"bytes": None, "path": str(path)}
 
 
-def _checked_boxes(record: Record, problems: Problems) -> list[list[float]] | None:
-    """The boxes as lists; None after a problem."""
-    if len(record.boxes) == 0:
+def new_arrow_file() -> str:
+    """The path of a file that is removed at the end of the process."""
+    return str(Path(tempfile.mkdtemp(dir=get_temporary_cache_files_directory())) / "rows.arrow")
+
+
+def checked_boxes(image_id: str, boxes, problems: Problems) -> list[list[float]] | None:
+    """(n, 4) xyxy boxes as lists; None after a problem."""
+    if len(boxes) == 0:
         return []
-    boxes = np.asarray(record.boxes, np.float64).reshape(-1, 4)
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     bad = ~np.isfinite(boxes).all(1) | (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
     if bad.any():
         shown = [round(value, 2) for value in boxes[bad][0].tolist()]
-        problems.add(record.image_id, f"the box {shown} (x0, y0, x1, y1) has no area.", "Repair or remove the box.")
+        problems.add(image_id, f"the box {shown} (x0, y0, x1, y1) has no area.", "Repair or remove the box.")
         return None
     return boxes.tolist()
 
@@ -100,18 +105,17 @@ def build_dataset(split: SourceSplit, problems: Problems, *, where: str, layout:
     if len(split.class_names) < 2:
         raise UsageError(f"{where} has {len(split.class_names)} classes; at least two are needed. {layout}")
     features = localization_features(split.class_names, with_mask=split.has_masks, several_masks=True)
-    folder = tempfile.mkdtemp(dir=get_temporary_cache_files_directory())
-    file = Path(folder) / "rows.arrow"
+    file = new_arrow_file()
     # Hashes, not texts: a million identifiers as Python strings take several times the room.
     seen: set[int] = set()
     count = 0
-    with ArrowWriter(path=str(file), features=features) as writer:
+    with ArrowWriter(path=file, features=features) as writer:
         for record in _usable(split.records, problems):
             key = hash(record.image_id)
             if key in seen:
                 problems.add(record.image_id, "the image is listed twice.", "Remove one of its entries.")
                 continue
-            boxes = _checked_boxes(record, problems)
+            boxes = checked_boxes(record.image_id, record.boxes, problems)
             if boxes is None:
                 continue
             seen.add(key)
@@ -130,4 +134,4 @@ def build_dataset(split: SourceSplit, problems: Problems, *, where: str, layout:
             skipped = f" ({problems.count} bad entries were left out)" if problems.count else ""
             raise UsageError(f"{where} holds no usable images{skipped}. {layout}")
         writer.finalize()
-    return Dataset.from_file(str(file))
+    return Dataset.from_file(file)

@@ -15,12 +15,17 @@ from defusedxml.ElementTree import parse as parse_xml
 from sat_peft.data.sources.records import Problems
 from sat_peft.errors import UsageError
 
+# The names that the splits have in the layouts of people, the first that exists is taken.
+SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
+ARCHIVE_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip", ".7z", ".rar")
 _PERMISSION = "Give yourself the permission to read it."
 
 
 def require_folder(path: Path, layout: str) -> Path:
-    """`path`, if it is a folder; else a `UsageError` that tells the `layout`."""
+    """`path`, if it is a folder; else a `UsageError` that tells the `layout`. Archives are not read."""
+    if path.is_file() and path.name.lower().endswith(ARCHIVE_SUFFIXES):
+        raise UsageError(f"{str(path)!r} is an archive, which is not read. Extract it and name the folder. {layout}")
     if not path.is_dir():
         raise UsageError(f"the folder {str(path)!r} does not exist. {layout}")
     return path

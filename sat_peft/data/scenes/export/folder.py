@@ -1,0 +1,26 @@
+"""Class folders, and `datasets`' imagefolder, which adds boxes in metadata.jsonl."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from sat_peft.data.box_formats import from_xyxy
+from sat_peft.data.scenes.export.exported_scene import ExportedScene
+
+
+def write_folder(root: Path, scenes: Iterable[ExportedScene], class_names: list[str]) -> None:
+    """SPLIT/CLASS/*.jpg, without boxes."""
+    for scene in scenes:
+        scene.save_image(root / scene.split / scene.class_name / f"{scene.name}.jpg")
+
+
+def write_imagefolder(root: Path, scenes: Iterable[ExportedScene], class_names: list[str]) -> None:
+    """SPLIT/CLASS/*.jpg with SPLIT/metadata.jsonl: `objects.bbox` as COCO's xywh, `objects.categories`."""
+    for scene in scenes:
+        file_name = f"{scene.class_name}/{scene.name}.jpg"
+        scene.save_image(root / scene.split / file_name)
+        objects = {"bbox": from_xyxy([scene.box], "xywh").tolist(), "categories": [scene.label]}
+        with (root / scene.split / "metadata.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"file_name": file_name, "objects": objects}) + "\n")
