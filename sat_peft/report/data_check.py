@@ -21,6 +21,8 @@ from sat_peft.run import atomic_replacement
 _SHOWN_FINDINGS = 5
 _SHOWN_CLASSES = 8
 _THUMBNAIL = 160
+# Around images with bad boxes, as a share of their sides.
+_MARGIN = 0.2
 _BOX, _BAD_BOX, _MASK = "#34c759", "#ff3b30", "#0a84ff"
 
 
@@ -98,7 +100,7 @@ def draw_contact_sheet(path: Path, check: DataCheck, *, columns: int = 5, max_cl
         max_classes: rows of classes.
     """
     bad = [(name, row) for name, split in check.splits.items() for row in split.bad_boxes][:columns]
-    rows = [("boxes outside or empty", bad)] if bad else []
+    rows = [("boxes that leave the image or are empty", bad)] if bad else []
     count = min(max_classes, len(check.class_names))
     for label in np.unique(np.linspace(0, len(check.class_names) - 1, count).round().astype(int)):
         rows.append((check.class_names[label], _places(check, label, columns)))
@@ -109,7 +111,7 @@ def draw_contact_sheet(path: Path, check: DataCheck, *, columns: int = 5, max_cl
         axes.axis("off")
     for line, (title, places) in zip(grid, rows, strict=True):
         for axes, (name, row) in zip(line, places, strict=False):
-            _draw(axes, check.splits[name], row, colour=_BAD_BOX if places is bad else _BOX)
+            _draw(axes, check.splits[name], row)
             axes.set_title(f"{name} {row}", fontsize=6, loc="left", pad=2)
         line[0].text(0, 1.13, _escaped(title), transform=line[0].transAxes, fontsize=8, fontweight="bold")
     with atomic_replacement(path) as temporary:
@@ -136,7 +138,7 @@ def _places(check: DataCheck, label: int, count: int) -> list[tuple[str, int]]:
     return chosen
 
 
-def _draw(axes, split: SplitCheck, row: int, *, colour: str) -> None:
+def _draw(axes, split: SplitCheck, row: int) -> None:
     cells = undecoded(split.rows.select([row]))[0]
     image = decode_image(cells["image"], cells["image_id"])
     height, width = image.shape[-2:]
@@ -144,15 +146,21 @@ def _draw(axes, split: SplitCheck, row: int, *, colour: str) -> None:
     scale = min(1, _THUMBNAIL / max(height, width))
     size = [max(1, round(height * scale)), max(1, round(width * scale))]
     extent = (0, width, height, 0)
-    axes.imshow(v2.functional.resize(image, size, antialias=True).permute(1, 2, 0), extent=extent)
+    axes.imshow(v2.functional.resize(image, size, antialias=True).permute(1, 2, 0).numpy(), extent=extent)
+    bad = row in split.bad_boxes
     for x0, y0, x1, y1 in cells["boxes"]:
-        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=colour, lw=1.5, clip_on=False))
+        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=_BAD_BOX if bad else _BOX, lw=1.5))
+    axes.autoscale(False)
+    # A box that leaves its image is followed over the edge, but not to wherever it goes.
+    margin = _MARGIN if bad else 0
+    axes.set_xlim(-margin * width, (1 + margin) * width)
+    axes.set_ylim((1 + margin) * height, -margin * height)
     masks, ignore = mask_cells(cells)
     if masks:
         try:
             mask, _ = decode_masks(masks, ignore, (width, height), cells["image_id"])
         except UsageError:
             return  # It is among the findings already.
-        mask = v2.functional.resize(torch.from_numpy(mask)[None].float(), size, antialias=True)[0]
+        mask = v2.functional.resize(torch.from_numpy(mask)[None].float(), size, antialias=True)[0].numpy()
         if mask.min() < 0.5 < mask.max():
             axes.contour(mask, [0.5], colors=_MASK, linewidths=1, extent=extent, origin="upper")

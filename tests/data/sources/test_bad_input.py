@@ -32,12 +32,12 @@ def train_ids(root: Path, problems: Problems | None = None) -> list[str]:
     return load_source(str(root), "train", problems=problems)["image_id"][:]
 
 
-def index(root: Path):
+def index_all(root: Path):
     return load_source(str(root), "train")
 
 
 def read_all(root: Path) -> None:
-    rows = ImageRows(index(root), lambda image: image)
+    rows = ImageRows(index_all(root), lambda image: image)
     for index in range(len(rows)):
         rows[index]
 
@@ -83,7 +83,7 @@ BAD = [
 @pytest.mark.parametrize(("spoil", "found_in", "words"), BAD)
 def test_bad_image_is_named_with_the_fix(root, spoil, found_in, words):
     spoil(root / "train/cat")
-    use = index if found_in == "indexing" else read_all
+    use = index_all if found_in == "indexing" else read_all
     with pytest.raises(UsageError, match=words):
         use(root)
 
