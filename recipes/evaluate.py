@@ -10,14 +10,16 @@ validation split, are given, or are read off the maps; the evaluated split choos
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
+from sat_peft.command_line import run
 from sat_peft.data.options import DataOptions
+from sat_peft.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,6 @@ def main(config: Config) -> None:
     from sat_peft.data.loaders import build_evaluation_loader
     from sat_peft.data.options import changed_data_options, data_options, load
     from sat_peft.data.splits import check_class_names
-    from sat_peft.errors import UsageError
     from sat_peft.evaluator import centre_box_accuracy, choose_centre_side, collect_maps, evaluate, ten_crop
     from sat_peft.localization import choose_threshold
     from sat_peft.report.evaluation import (
@@ -266,15 +267,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    options = tyro.cli(Config, description=__doc__)
-    try:
-        main(options)
-    except ValueError as error:
-        from sat_peft.errors import UsageError
-
-        if not isinstance(error, UsageError):
-            raise
-        print(f"\nerror: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit("\ninterrupted; the output folder is as it was")
+    run(main, partial(tyro.cli, Config, description=__doc__), interrupted="the output folder is as it was")

@@ -1,14 +1,14 @@
 """Spatial-Aware Token (SAT, ICCV 2023) as a PEFT method for timm Vision Transformers.
 
-Importing the package registers the method "SAT" with PEFT and the embedded backbone with timm. Its names are imported
-when they are first used, and the two libraries register when they are imported: an option parser that needs a module
-of this package does not wait for torch.
+With the package imported, timm knows the embedded backbone and PEFT the method "SAT". What needs torch is imported when
+it is first used, so that command lines answer at once.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from sat_peft.lazy_registration import register_after_import
+from wrapt import when_imported
+
 from sat_peft.version import __version__
 
 if TYPE_CHECKING:
@@ -65,16 +65,25 @@ __all__ = [
     "score_maps",
 ]
 
-register_after_import("peft", "sat_peft.tuner")
-register_after_import("timm", "sat_peft.nano")
-
 
 def __getattr__(name: str) -> object:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+    value = getattr(import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+# Whoever can name the backbone or read an adapter has imported timm or PEFT, before or after this package.
+@when_imported("timm")
+def _register_backbone(timm: object) -> None:
+    import_module("sat_peft.nano")
+
+
+@when_imported("peft")
+def _register_method(peft: object) -> None:
+    import_module("sat_peft.tuner")

@@ -127,7 +127,7 @@ def create_backbone(
     with torch.device("meta"), _unreachable_hub(name):
         skeleton = timm.create_model(name, num_classes=0)
     _check_image_size(skeleton, name, size or resolve_model_data_config(skeleton)["input_size"][1:])
-    check_backbone(skeleton, num_spatial_blocks=1, tune="none")
+    check_backbone(skeleton)
     arguments: dict = {"num_classes": 0}
     if size is not None:
         arguments["img_size"] = size

@@ -56,13 +56,16 @@ def _backbone_part(name: str) -> str:
     return f"block {block[1]}" if block else name.removeprefix("base_model.model.").partition(".")[0]
 
 
-def _component(name: str) -> str:
+def _component(name: str, tune: str) -> str:
     for part, component in (("sat_token", "spatial token"), ("sat_pos_embed", "position embedding")):
         if f".{part}." in name:
             return component
     if ".sat_head." in name:
         return "head"
-    return f"LoRA in {_backbone_part(name)}" if ".lora_" in name else _backbone_part(name)
+    part = _backbone_part(name)
+    if ".lora_" in name:
+        return f"LoRA in {part}"
+    return f"biases and norms in {part}" if tune == "bias_norm" and part.startswith("block ") else part
 
 
 def count_parameters(model: PeftModel) -> ParameterCount:
@@ -71,6 +74,7 @@ def count_parameters(model: PeftModel) -> ParameterCount:
     The parameters may be on the meta device.
     """
     adapter = model.active_adapter
+    tune = model.peft_config[adapter].tune
     components: dict[str, int] = {}
     frozen: dict[str, int] = {}
     for name, parameter in base_parameters(model.get_base_model()):
@@ -81,7 +85,7 @@ def count_parameters(model: PeftModel) -> ParameterCount:
         # The name of an adapter is a part of the names of its parameters and of no others.
         if adapter not in name.split("."):
             continue
-        component = _component(name)
+        component = _component(name, tune)
         frozen.setdefault(component, 0)
         counts = components if parameter.requires_grad else frozen
         counts[component] = counts.get(component, 0) + parameter.numel()

@@ -6,6 +6,7 @@ metrics.jsonl  one line per logged step    adapter/        the saved adapter
 results.json   the figures                 examples.png    what they look like
 skipped.json   bad entries of the data     set_aside.json  training images that stand for a missing split
 baselines/     weights of trained ones     evaluation/     what recipes/evaluate.py writes
+checkpoint/    what a resumed run starts from; removed when the run is finished
 """
 
 from __future__ import annotations
@@ -62,13 +63,25 @@ def write_json_atomic(path: Path, value: object) -> None:
     write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
 
 
-def check_output(path: str | Path, *, overwrite: bool = False) -> None:
-    """Refuses a folder that a new run must not write into; a recipe asks before it starts anything long.
+def check_output(path: str | Path, *, overwrite: bool = False, resume: bool = False) -> None:
+    """Refuses a folder that a run must not write into; a recipe asks before it starts anything long.
+
+    Args:
+        path: the run folder.
+        overwrite: a run that it holds may be replaced.
+        resume: it must hold a run, which did not come to its end.
 
     Raises:
-        UsageError: `path` is a file, holds other files, or holds another run and `overwrite` is off.
+        UsageError: `path` is a file, holds other files, holds another run and `overwrite` is off, or, to be resumed,
+            holds none or a finished one.
     """
     path = Path(path)
+    if resume:
+        if not (path / "status.json").is_file():
+            raise UsageError(f"{str(path)!r} holds no run that could be resumed. Name the run folder.")
+        if json.loads((path / "status.json").read_text(encoding="utf-8"))["status"] == "finished":
+            raise UsageError(f"the run {str(path)!r} is finished; there is nothing to resume.")
+        return
     if path.exists() and not path.is_dir():
         raise UsageError(f"the output {str(path)!r} is a file; name a folder with --output.")
     if not path.is_dir() or not any(path.iterdir()):
@@ -93,17 +106,29 @@ class RunFolder(AbstractContextManager):
         config: the run's full configuration, ready for JSON.
         main_process: whether this process writes.
         overwrite: write into a folder that already holds a run.
+        resume: go on with the run that the folder holds.
 
     Raises:
-        UsageError: the folder holds another run or other files.
+        UsageError: see `check_output`.
     """
 
-    def __init__(self, path: str | Path, config: Mapping, *, main_process: bool = True, overwrite: bool = False):
+    def __init__(
+        self,
+        path: str | Path,
+        config: Mapping,
+        *,
+        main_process: bool = True,
+        overwrite: bool = False,
+        resume: bool = False,
+    ):
         self.path = Path(path)
         self.main_process = main_process
         if not main_process:
             return
-        check_output(self.path, overwrite=overwrite)
+        check_output(self.path, overwrite=overwrite, resume=resume)
+        if resume:
+            self.write_json("status.json", {"status": "running"})
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         # First of all, since it is what marks the folder as a run's.
         self.write_json("status.json", {"status": "running"})
@@ -117,7 +142,7 @@ class RunFolder(AbstractContextManager):
             "set_aside.json",
         ):
             (self.path / name).unlink(missing_ok=True)
-        for name in ("adapter", "baselines", "evaluation"):
+        for name in ("adapter", "baselines", "evaluation", "checkpoint"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         write_json_atomic(self.path / "config.json", dict(config))
         versions = {name: version(name) for name in _PACKAGES}
@@ -128,15 +153,36 @@ class RunFolder(AbstractContextManager):
         if self.main_process:
             write_json_atomic(self.path / name, value)
 
+    def read_json(self, name: str) -> object:
+        """The content of a JSON file in the folder; None where there is none."""
+        file = self.path / name
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
     def log(self, **metrics: float) -> None:
         """Appends one line to metrics.jsonl."""
         if self.main_process:
             with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(metrics, default=_plain) + "\n")
 
+    def forget_metrics(self, method: str, *, after: int) -> None:
+        """Takes the lines of a method's steps beyond `after` out of metrics.jsonl: a resumed run takes them again."""
+        file = self.path / "metrics.jsonl"
+        if not self.main_process or not file.exists():
+            return
+        kept = []
+        for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
+            # The last line of a killed process may be cut off.
+            if line.endswith("\n"):
+                row = json.loads(line)
+                if row["method"] != method or row["step"] <= after:
+                    kept.append(line)
+        write_text_atomic(file, "".join(kept))
+
     def __exit__(self, kind, error, trace) -> None:
         if error is None:
             self.write_json("status.json", {"status": "finished"})
+            if self.main_process:
+                shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
         elif issubclass(kind, KeyboardInterrupt):
             self.write_json("status.json", {"status": "interrupted"})
         else:

@@ -1,15 +1,23 @@
-"""Shared pieces of the Accelerate loops: optimizer, schedule, endless loader, guard. The loss stays in the recipe."""
+"""Shared pieces of the Accelerate loops: optimizer, schedule, steps, checkpoints. The loss stays in the recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
+from accelerate import Accelerator, skip_first_batches
+from accelerate.utils import gather_object, tqdm
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
 from transformers import get_scheduler
 
+from sat_peft.data.sampler import EpochSampler
 from sat_peft.errors import UsageError, unknown_choice
+from sat_peft.options import OptimizationOptions
+from sat_peft.run import RunFolder, atomic_replacement
 
 SCHEDULES = ("cosine", "linear", "constant_with_warmup")
 # A cross-entropy beyond this is no longer learning.
@@ -58,19 +66,36 @@ def create_scheduler(
     return get_scheduler(name, optimizer, warmup_steps * num_processes, steps * num_processes)
 
 
-def endless(loader: Iterable[dict]) -> Iterator[dict]:
-    """Batches of `loader`, epoch after epoch.
+def epochs_of(loader: DataLoader, *, epoch: int = 0, skip: int = 0) -> Iterator[tuple[int, int, dict]]:
+    """(epoch, batch number in it from 1, batch) of a training loader, epoch after epoch without end.
+
+    Args:
+        loader: of `build_loaders`, prepared by Accelerate or not.
+        epoch: to start in.
+        skip: batches of that epoch that are passed over, without being loaded.
 
     Raises:
         UsageError: an epoch without a batch, which would go on for ever.
     """
     while True:
-        empty = True
-        for batch in loader:
-            empty = False
-            yield batch
-        if empty:
+        current = skip_first_batches(loader, skip) if skip else loader
+        # Accelerate's loaders count their own epochs and hand them on, where they find the sampler.
+        current.iteration = epoch
+        _sampler(current).set_epoch(epoch)
+        number = skip
+        for number, batch in enumerate(current, skip + 1):
+            yield epoch, number, batch
+        if number == 0:
             raise UsageError("the training loader has no batches; give it at least one image.")
+        epoch, skip = epoch + 1, 0
+
+
+def _sampler(loader: DataLoader) -> EpochSampler:
+    """The sampler inside whatever Accelerate wrapped around it."""
+    wrapped = loader.batch_sampler
+    while not isinstance(wrapped, EpochSampler):
+        wrapped = wrapped.batch_sampler if hasattr(wrapped, "batch_sampler") else wrapped.sampler
+    return wrapped
 
 
 def check_finite(terms: dict[str, float], step: int, learning_rate: float) -> None:
@@ -82,3 +107,178 @@ def check_finite(terms: dict[str, float], step: int, learning_rate: float) -> No
             f"the loss diverged at step {step} ({shown}). Lower --learning-rate (it is {learning_rate:g}) or raise "
             "--warmup-steps; with mixed precision, try --mixed_precision no of accelerate launch."
         )
+
+
+class Training:
+    """One training: optimizer, schedule, metrics and checkpoints. The loop and its loss stay in the recipe:
+
+        training = Training(accelerator, model, loader, options, run, name="SAT", steps=150)
+        for batch in training:
+            loss = criterion(training.module(batch["images"]), batch["labels"])
+            training.update(loss._asdict())
+        model = training.finish()
+
+    A training whose run is resumed goes on after its last checkpoint, on a CPU bit for bit as if it had not been
+    killed. The trained parameters, the optimizer, the schedule, the place in the data and the state of every process's
+    generator are in it, the frozen backbone is not.
+
+    Args:
+        accelerator: of the run.
+        module: what is trainable in it is trained.
+        loader: prepared training loader; batches need not be of its whole epochs.
+        options: of the optimizer.
+        run: gets the metrics, and the checkpoints in its folder `checkpoint`.
+        name: of the training, in the metrics.
+        steps: optimizer steps.
+        learning_rate: instead of that of the options.
+        checkpoint_every: steps between checkpoints; 0 for none.
+
+    Attributes:
+        module: the prepared module, to call in the loop.
+        step: optimizer steps that were taken.
+
+    Raises:
+        UsageError: nothing to train, or numbers out of range.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        module: nn.Module,
+        loader: DataLoader,
+        options: OptimizationOptions,
+        run: RunFolder,
+        *,
+        name: str,
+        steps: int,
+        learning_rate: float | None = None,
+        checkpoint_every: int = 0,
+    ):
+        self.accelerator, self.loader, self.run, self.name, self.steps = accelerator, loader, run, name, steps
+        self.checkpoint_every = checkpoint_every
+        self.learning_rate = options.learning_rate if learning_rate is None else learning_rate
+        self.step, self._epoch, self._batch = 0, 0, 0
+        self._terms: list[dict[str, torch.Tensor]] = []
+        optimizer = create_optimizer(module, learning_rate=self.learning_rate, weight_decay=options.weight_decay)
+        scheduler = create_scheduler(
+            optimizer,
+            options.schedule,
+            steps=steps,
+            warmup_steps=options.warmup_steps,
+            num_processes=accelerator.num_processes,
+        )
+        self.module, self.optimizer, self.scheduler = accelerator.prepare(module, optimizer, scheduler)
+        self._file = run.path / "checkpoint" / f"{name}.pt"
+        if self._file.exists():
+            self._restore()
+            accelerator.print(f"{name}: goes on after step {self.step} of {steps}")
+        run.forget_metrics(name, after=self.step)
+
+    def __iter__(self) -> Iterator[dict]:
+        """Batches until all steps are taken; every one wants one `update`."""
+        self.module.train()
+        batches = epochs_of(self.loader, epoch=self._epoch, skip=self._batch)
+        with tqdm(initial=self.step, total=self.steps, desc=f"training {self.name}") as self._bar:
+            while self.step < self.steps:
+                self._epoch, self._batch, batch = next(batches)
+                with self.accelerator.accumulate(self.module):
+                    yield batch
+                # After the loop's own work of this step, so that a resumed run has it behind it too.
+                due = self.checkpoint_every and self.accelerator.sync_gradients
+                if due and (self.step % self.checkpoint_every == 0 or self.step == self.steps):
+                    self._save()
+        self.module.eval()
+
+    def update(self, terms: Mapping[str, torch.Tensor]) -> None:
+        """One backward pass of the loss `terms["total"]`, and an optimizer step where enough batches are accumulated.
+
+        Raises:
+            TrainingDiverged: a term is NaN, infinite or beyond all bounds.
+        """
+        self.accelerator.backward(terms["total"])
+        self._terms.append({name: value.detach() for name, value in terms.items()})
+        if not self.accelerator.sync_gradients:
+            return
+        self.accelerator.clip_grad_norm_(self.module.parameters(), 1.0)
+        self.optimizer.step()
+        learning_rate = self.scheduler.get_last_lr()[0]
+        self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        values = {name: torch.stack([each[name] for each in self._terms]).mean().item() for name in terms}
+        self._terms = []
+        check_finite(values, self.step, self.learning_rate)
+        self.run.log(method=self.name, step=self.step, learning_rate=learning_rate, **values)
+        self.accelerator.log({f"{self.name}/{name}": value for name, value in values.items()}, step=self.step)
+        self._bar.update()
+        self._bar.set_postfix(loss=f"{values['total']:.3f}")
+
+    def _save(self) -> None:
+        """Writes a checkpoint, atomically. Every process takes part, the main one writes."""
+        generators = gather_object([_random_state()])
+        if not self.accelerator.is_main_process:
+            return
+        self._file.parent.mkdir(exist_ok=True)
+        state = {
+            "step": self.step,
+            "epoch": self._epoch,
+            "batch": self._batch,
+            "parameters": {name: value.detach() for name, value in self._trainable()},
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "generators": generators,
+        }
+        with atomic_replacement(self._file) as file:
+            torch.save(state, file)
+
+    def _restore(self) -> None:
+        try:
+            state = torch.load(self._file, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+            raise UsageError(f"the checkpoint {self._file} cannot be read ({error}). Start the run anew.") from error
+        parameters, generators = dict(self._trainable()), state["generators"]
+        if parameters.keys() != state["parameters"].keys() or len(generators) != self.accelerator.num_processes:
+            raise UsageError(
+                f"the checkpoint {self._file} is of {len(generators)} processes and {len(state['parameters'])} trained "
+                f"tensors, the run has {self.accelerator.num_processes} and {len(parameters)}. Resume it as it was "
+                "launched, or start anew."
+            )
+        with torch.no_grad():
+            for name, value in state["parameters"].items():
+                parameters[name].copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.step, self._epoch, self._batch = state["step"], state["epoch"], state["batch"]
+        _set_random_state(generators[self.accelerator.process_index])
+
+    def _trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, value) for name, value in self.unwrapped().named_parameters() if value.requires_grad)
+
+    @contextmanager
+    def evaluation(self) -> Iterator[nn.Module]:
+        """The module in evaluation mode and out of Accelerate's wrapping, for a look in the middle of training."""
+        yield self.finish()
+        self.module.train()
+
+    def finish(self) -> nn.Module:
+        """The trained module in evaluation mode, out of Accelerate's wrapping."""
+        self.module.eval()
+        return self.unwrapped()
+
+    def unwrapped(self) -> nn.Module:
+        """The module out of Accelerate's and the compiler's wrapping."""
+        return self.accelerator.unwrap_model(self.module, keep_torch_compile=False)
+
+
+def _random_state() -> dict[str, torch.Tensor]:
+    """The state of torch's generators, which stochastic depth and dropout draw from."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _set_random_state(state: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

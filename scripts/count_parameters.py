@@ -26,12 +26,20 @@ class Config:
     """Number of image classes."""
     num_spatial_blocks: int = 3
     """K: the last blocks in which the spatial token masks the attention."""
-    tune: Literal["none", "lora", "full"] = "lora"
-    """Trained besides the token and the head: nothing, LoRA in the last K blocks, or the last K blocks whole."""
+    tune: Literal["none", "bias_norm", "lora", "full"] = "lora"
+    """Trained besides the token and the head, in the last blocks: nothing, biases and norms, LoRA, or all of them."""
+    num_tuned_blocks: int | None = None
+    """The last blocks that --tune reaches; K by default."""
     head: Literal["conv3x3", "conv1x1", "separable"] = "conv3x3"
     """The classification head (the paper's is conv3x3)."""
     lora_rank: int = 8
     """Rank of LoRA, for --tune lora."""
+    lora_targets: tuple[str, ...] = ()
+    """Linear layers that LoRA reaches, by the end of their names (qkv, proj, fc1, fc2); all of them by default."""
+    use_dora: bool = False
+    """DoRA instead of LoRA."""
+    train_head: bool = True
+    """Train the head; else it stays as it starts."""
     image_size: int | None = None
     """Side of the images in pixels, which the backbone's position embedding grows with; its own by default."""
     at_most: int | None = None
@@ -48,17 +56,18 @@ def count(config: Config) -> dict:
 
     from sat_peft import SatConfig
     from sat_peft.backbones import create_backbone, resolve_data_config
-    from sat_peft.errors import UsageError
     from sat_peft.parameters import adapter_file_bytes, count_parameters
 
-    if config.lora_rank < 1:
-        raise UsageError(f"lora_rank must be at least 1, got {config.lora_rank}.")
     sat = SatConfig(
         num_classes=config.num_classes,
         num_spatial_blocks=config.num_spatial_blocks,
         tune=config.tune,
+        num_tuned_blocks=config.num_tuned_blocks,
         head=config.head,
+        train_head=config.train_head,
         r=config.lora_rank,
+        target_modules=list(config.lora_targets) or None,
+        use_dora=config.use_dora,
     )
     with torch.device("meta"):
         vit = create_backbone(config.backbone, pretrained=False, image_size=config.image_size)

@@ -24,7 +24,7 @@ class Config:
 
     output: Path
     """Folder of the checkpoint, the weights and the model card."""
-    images: int = 64_000
+    images: int = 128_000
     """Training images seen, augmented views of the pool."""
     scenes_per_class: int = 320
     """Scenes in the pool, for each of the 64 base classes."""

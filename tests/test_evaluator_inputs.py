@@ -21,7 +21,7 @@ def rows():
     """Twenty scenes of 96 pixels with masks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(splits.SCENES_PER_CLASS, "test", 1)
-        return splits.load_splits("part_scenes", ["test"])["test"]
+        return splits.load_splits("part_scenes", ["test"]).splits["test"]
 
 
 def pixel_method(images, labels):

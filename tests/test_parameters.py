@@ -1,11 +1,14 @@
 """Trainable parameters by component, against counts made by hand."""
 
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
 from peft import PeftModel, get_peft_model
 
 from sat_peft import SatConfig, load_adapter, save_adapter
+from sat_peft.nano import NANO_BACKBONE
 from sat_peft.parameters import ParameterCount, adapter_file_bytes, count_parameters
 
 # timm's test_vit: width 64, hidden width 192, 6 blocks, patches of 16 pixels.
@@ -24,11 +27,11 @@ def backbone():
 
 
 def adapted(num_classes: int = 5, **options) -> PeftModel:
-    return get_peft_model(backbone(), SatConfig(num_classes=num_classes, num_spatial_blocks=2, **options))
+    return get_peft_model(backbone(), SatConfig(**{"num_classes": num_classes, "num_spatial_blocks": 2} | options))
 
 
-def count(**options) -> ParameterCount:
-    return count_parameters(adapted(**options))
+def count(num_classes: int = 5, **options) -> ParameterCount:
+    return count_parameters(adapted(num_classes, **options))
 
 
 HEADS = {"conv3x3": 5 * (9 * DIM + 1), "conv1x1": 5 * (DIM + 1)}
@@ -56,6 +59,83 @@ def test_block_that_is_trained_whole_counts_once():
     assert parameters.components["block 4"] == parameters.components["block 5"] == BLOCK
     assert parameters.trainable == 2 * BLOCK + 2 * DIM + HEADS["conv3x3"]
     assert parameters.total == BACKBONE + 2 * DIM + HEADS["conv3x3"]
+
+
+def test_biases_and_norms_are_counted_block_by_block():
+    # Two norms, and the biases of qkv, projection and the two layers of the MLP.
+    biases_and_norms = 2 * 2 * DIM + 3 * DIM + DIM + HIDDEN + DIM
+    parameters = count(tune="bias_norm", head="conv1x1")
+    for index in (4, 5):
+        assert parameters.components[f"biases and norms in block {index}"] == biases_and_norms
+    assert parameters.trainable == 2 * biases_and_norms + 2 * DIM + HEADS["conv1x1"]
+    assert parameters.total == BACKBONE + 2 * DIM + HEADS["conv1x1"]
+
+
+def test_dora_adds_a_magnitude_for_every_output():
+    outputs = 3 * DIM + DIM + HIDDEN + DIM
+    plain, dora = (count(tune="lora", r=2, use_dora=use_dora) for use_dora in (False, True))
+    assert dora.components["LoRA in block 5"] == plain.components["LoRA in block 5"] + outputs
+    assert dora.total == BACKBONE + dora.trainable
+
+
+@pytest.mark.parametrize("token_entry", ["input", "late", "isolated"])
+def test_more_tuned_than_spatial_blocks(token_entry):
+    parameters = count(tune="full", num_tuned_blocks=6, token_entry=token_entry)
+    assert [parameters.components[f"block {index}"] for index in range(6)] == [BLOCK] * 6
+    assert parameters.total == BACKBONE + 2 * DIM + HEADS["conv3x3"]
+
+
+def test_fixed_head_is_deployed_but_not_trained():
+    parameters = count(tune="none", train_head=False)
+    assert parameters.components == {"spatial token": DIM, "position embedding": DIM}
+    assert parameters.total == BACKBONE + 2 * DIM + HEADS["conv3x3"]
+
+
+def test_trained_patch_embedding_counts_once():
+    parameters = count(tune="full", modules_to_save=["patch_embed"])
+    assert parameters.components["patch_embed"] == 3 * 16 * 16 * DIM + DIM
+    assert parameters.total == BACKBONE + 2 * DIM + HEADS["conv3x3"]
+
+
+def test_other_adapters_do_not_count(tmp_path):
+    model = adapted(tune="full")
+    expected = count_parameters(model)
+    model.add_adapter("other", SatConfig(num_classes=9, num_spatial_blocks=3, tune="full"))
+    assert replace(count_parameters(model), loaded=expected.loaded) == expected
+    model.set_adapter("other")
+    assert count_parameters(model).total == BACKBONE + 2 * DIM + 9 * (9 * DIM + 1)
+    folder = save_adapter(model, tmp_path / "adapter")
+    vit = model.unload()
+    # A loaded adapter is frozen, and deployed all the same.
+    loaded = count_parameters(load_adapter(vit, folder))
+    assert (loaded.components, loaded.trainable, loaded.total) == ({}, 0, expected.total)
+
+
+def on_meta(name: str, **options) -> ParameterCount:
+    with torch.device("meta"):
+        vit = timm.create_model(name, pretrained=False, num_classes=0)
+        return count_parameters(get_peft_model(vit, SatConfig(**options)))
+
+
+@pytest.mark.parametrize(
+    ("options", "trainable"),
+    [
+        ({"tune": "none", "head": "conv1x1"}, 2836),
+        ({"tune": "none", "head": "separable"}, 3988),
+        ({"tune": "bias_norm", "num_tuned_blocks": 1, "head": "conv1x1"}, 4500),
+        ({"tune": "lora", "num_tuned_blocks": 1, "r": 1, "head": "conv1x1"}, 4884),
+        ({"tune": "lora", "target_modules": ["attn.proj"], "r": 1, "head": "separable"}, 4756),
+    ],
+)
+def test_regimes_of_at_most_five_thousand_parameters(options, trainable):
+    assert on_meta(NANO_BACKBONE, num_classes=20, num_spatial_blocks=3, **options).trainable == trainable <= 5000
+
+
+@pytest.mark.parametrize("name", ["deit_small_patch16_224", "vit_small_patch14_dinov2"])
+def test_a_thousand_classes_with_less_than_half_a_million_parameters(name):
+    parameters = on_meta(name, num_classes=1000, tune="bias_norm", head="separable", token_entry="isolated")
+    biases_and_norms = 3 * (2 * 2 * 384 + (3 + 1 + 4 + 1) * 384)
+    assert parameters.trainable == 2 * 384 + (9 * 384 + 385 * 1000) + biases_and_norms <= 450_000
 
 
 def test_classifier_of_the_backbone_is_not_deployed():

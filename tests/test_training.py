@@ -1,14 +1,31 @@
-"""Optimizer groups, schedules, the endless loader and the guard against divergence."""
+"""Optimizer groups, schedules, the order of the data, checkpoints and the guard against divergence."""
+
+import itertools
+from pathlib import Path
 
 import pytest
 import timm
 import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
 from peft import get_peft_model
 from torch import nn
+from torch.utils.data import DataLoader
 
 from sat_peft import SatConfig
+from sat_peft.data.sampler import EpochSampler
 from sat_peft.errors import UsageError
-from sat_peft.training import SCHEDULES, TrainingDiverged, check_finite, create_optimizer, create_scheduler, endless
+from sat_peft.options import OptimizationOptions
+from sat_peft.run import RunFolder
+from sat_peft.training import (
+    SCHEDULES,
+    Training,
+    TrainingDiverged,
+    check_finite,
+    create_optimizer,
+    create_scheduler,
+    epochs_of,
+)
 
 
 def names_by_decay(model: nn.Module, weight_decay: float) -> dict[float, set[str]]:
@@ -86,21 +103,109 @@ def test_number_of_steps_out_of_range_is_refused(steps, warmup_steps):
         create_scheduler(optimizer, "cosine", steps=steps, warmup_steps=warmup_steps)
 
 
-def test_endless_goes_on_with_a_new_epoch():
-    class Epochs:
-        number = 0
+def loader_of(rows: list[float], batch_size: int = 2, seed: int = 0) -> DataLoader:
+    """Batches {"x": values plus noise that the view's seed names}."""
 
-        def __iter__(self):
-            self.number += 1
-            return iter([(self.number, 0), (self.number, 1)])
+    class Rows(torch.utils.data.Dataset):
+        def __getitem__(self, view):
+            return rows[view.row] + view.seed / 2**62
 
-    batches = endless(Epochs())
-    assert [next(batches) for _ in range(5)] == [(1, 0), (1, 1), (2, 0), (2, 1), (3, 0)]
+        def __len__(self):
+            return len(rows)
+
+    sampler = EpochSampler(len(rows), seed)
+
+    def collate(values: list[float]) -> dict[str, torch.Tensor]:
+        return {"x": torch.tensor(values)}
+
+    return DataLoader(Rows(), batch_size, sampler=sampler, collate_fn=collate, generator=torch.Generator())
 
 
-def test_endless_over_nothing_is_an_error_and_not_a_hang():
+@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize(("epoch", "skip"), [(0, 0), (0, 2), (1, 1), (0, 3), (2, 3)])
+def test_epochs_go_on_wherever_they_start(prepared, epoch, skip):
+    def first(**start) -> list:
+        loader = loader_of([10.0, 20.0, 30.0, 40.0, 50.0])
+        batches = epochs_of(Accelerator(cpu=True).prepare(loader) if prepared else loader, **start)
+        return [(epoch, number, batch["x"].tolist()) for epoch, number, batch in itertools.islice(batches, 12)]
+
+    whole = first()
+    assert [(epoch, number) for epoch, number, _ in whole] == [(e, n) for e in range(4) for n in (1, 2, 3)]
+    position = 3 * epoch + skip
+    assert first(epoch=epoch, skip=skip)[: 12 - position] == whole[position:]
+
+
+def test_an_epoch_without_batches_is_an_error_and_not_a_hang():
     with pytest.raises(UsageError, match="no batches"):
-        next(endless([]))
+        next(epochs_of(loader_of([])))
+
+
+class Killed(Exception):
+    pass
+
+
+def train(folder: Path, *, kill_at: int | None = None, accumulate: int = 1) -> dict[str, torch.Tensor]:
+    """Trains a net with dropout for 10 steps, with a checkpoint after every third."""
+    set_seed(0)
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulate)
+    net = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.3), nn.Linear(8, 1))
+    loader = accelerator.prepare(loader_of([0.1 * number for number in range(7)], seed=5))
+    resume = (folder / "status.json").exists()
+    try:
+        with RunFolder(folder, {}, resume=resume) as run:
+            options = OptimizationOptions(warmup_steps=2)
+            training = Training(accelerator, net, loader, options, run, name="net", steps=10, checkpoint_every=3)
+            for batch in training:
+                training.update({"total": (training.module(batch["x"][:, None]) - 1).square().mean()})
+                if training.step == kill_at:
+                    raise Killed
+            return training.finish().state_dict()
+    except Killed:
+        return {}
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("kill_at", [2, 3, 7, 9])
+def test_killed_and_resumed_training_ends_in_the_same_weights_bit_for_bit(tmp_path, kill_at, accumulate):
+    whole = train(tmp_path / "whole", accumulate=accumulate)
+    train(tmp_path / "killed", kill_at=kill_at, accumulate=accumulate)
+    assert (tmp_path / "killed/checkpoint").exists() == (kill_at > 3)
+    resumed = train(tmp_path / "killed", accumulate=accumulate)
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+    metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "killed")]
+    assert metrics[0] == metrics[1]
+    assert not (tmp_path / "killed/checkpoint").exists()
+
+
+def test_dropout_matters_in_that_test(tmp_path):
+    """Else the state of the generator would not be tested."""
+    whole = train(tmp_path / "whole")
+    torch.manual_seed(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sat_peft.training._set_random_state", lambda state: None)
+        train(tmp_path / "killed", kill_at=7)
+        other = train(tmp_path / "killed")
+    assert any(not torch.equal(other[name], value) for name, value in whole.items())
+
+
+def test_checkpoint_holds_what_is_trained_and_not_the_frozen_backbone(tmp_path):
+    net = nn.Sequential(nn.Linear(1000, 1).requires_grad_(False), nn.Linear(1, 1))
+    run = RunFolder(tmp_path, {})
+    schedule = {"steps": 1, "checkpoint_every": 1}
+    loader, options = loader_of([1.0]), OptimizationOptions()
+    training = Training(Accelerator(cpu=True), net, loader, options, run, name="net", **schedule)
+    for batch in training:
+        training.update({"total": training.module(batch["x"][:, None].expand(-1, 1000)).sum()})
+    state = torch.load(tmp_path / "checkpoint/net.pt", weights_only=True)
+    assert {name: value.numel() for name, value in state["parameters"].items()} == {"1.weight": 1, "1.bias": 1}
+
+
+def test_damaged_checkpoint_is_named(tmp_path):
+    train(tmp_path / "run", kill_at=7)
+    file = tmp_path / "run/checkpoint/net.pt"
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(UsageError, match=r"net\.pt cannot be read .* Start the run anew"):
+        train(tmp_path / "run")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e4, -1e4])

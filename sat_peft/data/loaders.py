@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import datasets
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
@@ -16,6 +14,7 @@ from torchvision.transforms import v2
 from sat_peft.backbones import DataConfig
 from sat_peft.data.decoding import decode_image, decode_masks, outside_problem
 from sat_peft.data.features import mask_cells, undecoded
+from sat_peft.data.sampler import EpochSampler, View
 from sat_peft.data.transforms import evaluation_transform, training_steps
 from sat_peft.errors import UsageError
 from sat_peft.localization import Protocol
@@ -89,7 +88,8 @@ class ImageRows(Dataset):
         sample["image"] = image if self.resize is None else self.resize(image)
         return sample
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, key: int | View) -> dict:
+        index, seed = key if isinstance(key, View) else (key, None)
         sample = self._cache.get(index)
         if sample is None:
             sample = self._resized(index)
@@ -97,7 +97,7 @@ class ImageRows(Dataset):
             if size <= self._cache_left:
                 self._cache[index] = sample
                 self._cache_left -= size
-        image = self.transform(sample["image"])
+        image = self._transformed(sample["image"], seed)
         if not self.targets:
             return sample | {"image": image}
         image, moved = image
@@ -108,6 +108,14 @@ class ImageRows(Dataset):
         if self.masks:
             sample["input_mask"] = moved["mask"].as_subclass(torch.Tensor)
         return sample
+
+    def _transformed(self, image: torch.Tensor | tuple, seed: int | None) -> torch.Tensor | tuple:
+        if seed is None:
+            return self.transform(image)
+        # torchvision's transforms draw from the global generator, which is the model's.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.transform(image)
 
 
 def _size_in_bytes(sample: dict) -> int:
@@ -144,20 +152,6 @@ def collate(samples: list[dict]) -> dict:
     if "input_mask" in samples[0]:
         batch["input_masks"] = torch.stack([sample["input_mask"] for sample in samples])
     return batch
-
-
-def _seed_worker(rank: int, _worker: int) -> None:
-    """Makes a loader process of one training process augment otherwise than its namesake in another.
-
-    Its seed comes from the loader's generator, which is the same in every training process.
-    """
-    sequence = np.random.SeedSequence([torch.initial_seed(), rank])
-    torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
-
-
-def _rank() -> int:
-    distributed = torch.distributed
-    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
 
 @dataclass(frozen=True)
@@ -228,8 +222,7 @@ def build_loaders(
             read every time.
         train_targets: training batches have boxes and masks that moved with the pixels, see `collate`; training from
             image labels needs none.
-        seed: of the training order, and of the augmentation where loader processes do it. The same seed and number of
-            processes repeat the same batches; without loader processes, augmentation draws from torch's generator.
+        seed: of the training order and of the augmentation, see `EpochSampler`.
 
     Returns:
         Loaders of batches as `collate` makes them. Training batches are shuffled, evaluation batches are in order.
@@ -266,11 +259,11 @@ def build_loaders(
     train = DataLoader(
         rows,
         batch_size=batch_size,
-        shuffle=True,
-        generator=torch.Generator().manual_seed(seed),
+        sampler=EpochSampler(len(rows), seed),
+        # Of the loader processes, whose own randomness nothing uses. The global generator is left to the model.
+        generator=torch.Generator(),
         collate_fn=collate,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
-        worker_init_fn=partial(_seed_worker, _rank()),
     )
     return Loaders(train, evaluation("validation"), evaluation("test"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
     # datasets and torch are imported by `load`, so that a recipe answers --help at once.
@@ -79,6 +79,8 @@ class DataOptions:
     """Column of masks, light on the object."""
 
 
+Options = TypeVar("Options", bound=DataOptions)
+
 # Fields that `load_splits` takes itself, or that are handed to it in another form; the others are options of a source.
 _OF_SPLITS = ("validation_fraction", "test_fraction", "split_seed")
 _NOT_OF_SOURCE = ("data", "data_root", "skip_bad", *_OF_SPLITS)
@@ -104,18 +106,19 @@ def changed_data_options(options: DataOptions, given: DataOptions, unset: DataOp
     return replace(options, **changes)
 
 
-def absolute_paths(options: DataOptions) -> dict[str, str | None]:
-    """`data` and `data_root` for a run's config.json, folders as absolute paths, so that they are found again from
-    another working directory.
-    """
+def with_absolute_paths(options: Options) -> Options:
+    """The same options, with absolute paths, so that a run's config.json names its data from any working directory."""
     from sat_peft.data.sources import sources
 
     data, root = options.data, options.data_root
     is_folder = not data.startswith("hub:") and data not in sources()
-    return {
-        "data": str(Path(data).absolute()) if is_folder else data,
-        "data_root": None if root is None else str(root.absolute()),
-    }
+    if is_folder and not Path(data).is_dir():
+        return options  # What is wrong with the name is told when it is read, as it was given.
+    return replace(
+        options,
+        data=str(Path(data).absolute()) if is_folder else data,
+        data_root=None if root is None else root.absolute(),
+    )
 
 
 def source_options(options: DataOptions) -> dict:

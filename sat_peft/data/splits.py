@@ -33,6 +33,15 @@ class DataSplits:
     set_aside: dict[str, list[str]] = field(default_factory=dict)
     problems: Problems = field(default_factory=Problems)
 
+    def records(self) -> dict[str, object]:
+        """What a run folder records of the data, by the name of the file, ready for JSON."""
+        found = {}
+        if self.set_aside:
+            found["set_aside.json"] = self.set_aside
+        if self.problems.count or self.problems.left_out:
+            found["skipped.json"] = self.problems.report()
+        return found
+
 
 def load_splits(
     data: str,
@@ -83,7 +92,9 @@ def load_splits(
             sizes = {}
             if data == PART_SCENES and split == "train" and "scenes_per_class" not in options:
                 sizes = {"scenes_per_class": max(SCENES_PER_CLASS["train"], shots)}
-            found[split] = load_source(data, split, root=root, problems=problems, **options, **sizes)
+            # A split that is only asked whether it exists has no say in what was skipped.
+            heard = problems if split in wanted or split == "train" else Problems(skip=problems.skip)
+            found[split] = load_source(data, split, root=root, problems=heard, **options, **sizes)
         return found[split]
 
     fractions = _missing_splits(data, wanted, read, validation_fraction, test_fraction)

@@ -20,6 +20,7 @@ from sat_peft.localization.score_map import FOREGROUND_RULES, score_map
 
 # Fewer maps than this per process are scored before the process has started.
 _LEAST_PER_WORKER = 16
+_PER_PART = 256
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,9 @@ def score_batch_in_processes(settings: Sweep, batch: Batch, workers: int) -> dic
     workers = min(workers, count // _LEAST_PER_WORKER)
     if workers < 2:
         return score_batch(settings, batch)
-    bounds = np.linspace(0, count, workers + 1).astype(int)
+    # More parts than workers, so that none waits long for one that was slower; each is worth its way there and back.
+    parts = max(workers, count // _PER_PART)
+    bounds = np.linspace(0, count, parts + 1).astype(int)
     parts = [batch.part(slice(start, stop)) for start, stop in itertools.pairwise(bounds)]
     # A forked process needs no second import of the packages that the caller has loaded.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"

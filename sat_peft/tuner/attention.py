@@ -1,24 +1,29 @@
-"""Spatial masking inside timm's attention.
+"""Spatial masking, and attention of the spatial token alone, inside timm's attention.
 
 In a spatial block the mask of token j is m_j = sigmoid(mean over heads of q_t . k_j / sqrt(d)), t being the spatial
 token; the attention after softmax is multiplied by m per key and not renormalised (SAT, spatial-query attention).
 Since (A * m) V = A (m * V), scaling V per key gives the same result to rounding without ever forming the N x N
 matrix, so fused kernels stay in use.
 
-The masked classes have no parameters of their own and replace the class of an existing attention module: its
-parameters, hooks and name stay what they are, and PEFT still finds the linear layers inside.
+In an isolated block the sequence and the spatial token pass one after the other: the token attends to the keys and
+values that the sequence left, and to its own.
+
+The classes here have no parameters of their own and replace the class of an existing attention module: its parameters,
+hooks and name stay what they are, and PEFT still finds the linear layers inside.
 """
 
 from __future__ import annotations
 
+from enum import Enum
+
 import torch
 import torch.nn.functional as F
 from timm.layers import Attention, AttentionRope, apply_rot_embed_cat
-from timm.models.eva import EvaAttention, EvaBlock
+from timm.models.eva import EvaAttention
 from torch import nn
 
 from sat_peft.tuner.forward import ForwardRecord
-from sat_peft.tuner.layer import TunedParameters
+from sat_peft.tuner.layer import tuned_parameter
 
 
 def mask_logits(q: torch.Tensor, k: torch.Tensor, token_index: int, scale: float) -> torch.Tensor:
@@ -40,27 +45,46 @@ def mask_logits(q: torch.Tensor, k: torch.Tensor, token_index: int, scale: float
         return torch.bmm(keys, query.unsqueeze(2)).squeeze(2)
 
 
-class MaskedAttentionMixin:
-    """State and computation that the masked classes share; with `sat_active` off they act as their timm parent."""
+class AttentionMode(Enum):
+    """What an attention module of an adapted backbone does."""
 
-    sat_active: bool = False
+    TIMM = "timm's own forward"
+    PLAIN = "the same through calls of the linear layers, which may be tuned"  # EvaAttention reads the weight instead
+    MASKED = "with the mask of the spatial token"
+    ISOLATED = "the sequence first, then the spatial token, which reads the sequence"
+
+
+class SatAttentionMixin:
+    """State and computation that the classes below share."""
+
+    sat_mode: AttentionMode = AttentionMode.TIMM
     sat_token_index: int = 0
     sat_record: ForwardRecord | None = None
 
-    def _masked_attention(self, x: torch.Tensor, rope: torch.Tensor | None = None) -> torch.Tensor:
+    def _attention(self, x: torch.Tensor, rope: torch.Tensor | None = None) -> torch.Tensor:
         batch, length, _ = x.shape
+        record = self.sat_record
+        of_sequence = record.keys_values if self.sat_mode is AttentionMode.ISOLATED else None
         q, k, v = self._project(x)
         q, k = self.q_norm(q), self.k_norm(k)
-        if rope is not None:
+        if rope is not None and of_sequence is None:  # the spatial token has no place in the image
             q, k = (self._rotate(t, rope).type_as(v) for t in (q, k))
         groups = getattr(self, "num_kv_groups", 1)
         if groups > 1:
             k, v = (t.repeat_interleave(groups, dim=1) for t in (k, v))
 
-        mask = mask_logits(q, k, self.sat_token_index, self.scale).sigmoid()
-        if self.sat_record.is_open:
-            self.sat_record.masks.append(mask)
-        v = v * mask[:, None, :, None].to(v.dtype)
+        if self.sat_mode is AttentionMode.MASKED:
+            mask = mask_logits(q, k, self.sat_token_index, self.scale).sigmoid()
+            if record.is_open:
+                record.masks.append(mask)
+            v = v * mask[:, None, :, None].to(v.dtype)
+        elif of_sequence is not None:
+            keys, values = of_sequence
+            q, k = q.type_as(keys), torch.cat((keys, k.type_as(keys)), dim=2)
+            v = torch.cat((values, v), dim=2)
+            record.keys_values = None
+        elif self.sat_mode is AttentionMode.ISOLATED:
+            record.keys_values = k, v
 
         dropout = self.attn_drop.p if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
@@ -88,67 +112,38 @@ class MaskedAttentionMixin:
         return torch.cat((prefix, apply_rot_embed_cat(patches, rope, half=getattr(self, "rotate_half", False))), dim=2)
 
 
-def tuned_parameter(name: str) -> property:
-    """A property for a parameter that a module holds directly, outside any layer with a `forward` of its own.
-
-    Reads the active adapter's private copy if there is one, else the base parameter, which stays registered as before.
-    """
-
-    def read(self: nn.Module) -> nn.Parameter | None:
-        tuned: TunedParameters | None = self._modules.get(TunedParameters.MODULE_NAME)
-        base = self._parameters.get(name)  # absent if the module was created without it
-        copy = tuned.active_copy(name) if tuned is not None else None
-        return base if copy is None else copy.to(base.dtype)
-
-    return property(read)
-
-
-class MaskedAttention(MaskedAttentionMixin, Attention):
-    """timm's `Attention` with a spatial mask."""
+class SatAttention(SatAttentionMixin, Attention):
+    """timm's `Attention` for SAT."""
 
     def forward(self, x, attn_mask=None, is_causal=False):
-        if not self.sat_active:
+        if self.sat_mode is AttentionMode.TIMM:
             return super().forward(x, attn_mask=attn_mask, is_causal=is_causal)
-        return self._masked_attention(x)
+        return self._attention(x)
 
 
-class MaskedAttentionRope(MaskedAttentionMixin, AttentionRope):
-    """timm's `AttentionRope` with a spatial mask."""
+class SatAttentionRope(SatAttentionMixin, AttentionRope):
+    """timm's `AttentionRope` for SAT."""
 
     def forward(self, x, rope=None, attn_mask=None, is_causal=False):
-        if not self.sat_active:
+        if self.sat_mode is AttentionMode.TIMM:
             return super().forward(x, rope=rope, attn_mask=attn_mask, is_causal=is_causal)
-        return self._masked_attention(x, rope)
+        return self._attention(x, rope)
 
 
-class MaskedEvaAttention(MaskedAttentionMixin, EvaAttention):
-    """timm's `EvaAttention` with a spatial mask."""
+class SatEvaAttention(SatAttentionMixin, EvaAttention):
+    """timm's `EvaAttention` for SAT."""
 
     q_bias = tuned_parameter("q_bias")
     v_bias = tuned_parameter("v_bias")
 
     def forward(self, x, rope=None, attn_mask=None, is_causal=False):
-        if not self.sat_active:
+        if self.sat_mode is AttentionMode.TIMM:
             return super().forward(x, rope=rope, attn_mask=attn_mask, is_causal=is_causal)
-        return self._masked_attention(x, rope)
+        return self._attention(x, rope)
 
 
-class TunableEvaBlock(EvaBlock):
-    """timm's `EvaBlock` whose layer scales can be tuned."""
-
-    gamma_1 = tuned_parameter("gamma_1")
-    gamma_2 = tuned_parameter("gamma_2")
-
-
-MASKED_ATTENTION: dict[type[nn.Module], type[nn.Module]] = {
-    Attention: MaskedAttention,
-    AttentionRope: MaskedAttentionRope,
-    EvaAttention: MaskedEvaAttention,
+ATTENTION_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
+    Attention: SatAttention,
+    AttentionRope: SatAttentionRope,
+    EvaAttention: SatEvaAttention,
 }
-# Modules with parameters of their own that `tune="full"` can copy, and the names of those parameters.
-TUNABLE_OWNERS: dict[type[nn.Module], tuple[str, ...]] = {
-    MaskedEvaAttention: ("q_bias", "v_bias"),
-    TunableEvaBlock: ("gamma_1", "gamma_2"),
-}
-SWAPPED_CLASSES: dict[type[nn.Module], type[nn.Module]] = {**MASKED_ATTENTION, EvaBlock: TunableEvaBlock}
-ORIGINAL_CLASSES = {swapped: original for original, swapped in SWAPPED_CLASSES.items()}

@@ -9,12 +9,10 @@ from collections.abc import Iterator
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
-from timm.layers import AttentionRope
-from timm.models.eva import EvaAttention
 from torch import nn
 
 from sat_peft.errors import UsageError
-from sat_peft.tuner.attention import MASKED_ATTENTION, ORIGINAL_CLASSES, TUNABLE_OWNERS
+from sat_peft.tuner.attention import ATTENTION_CLASSES
 from sat_peft.tuner.layer import SpatialTokenEntry, TunedParameters
 
 SUPPORTED = (
@@ -61,11 +59,16 @@ def is_parameter_leaf(module: nn.Module) -> bool:
     return not any(True for _ in module.children()) and any(True for _ in module.parameters())
 
 
-def check_backbone(vit: nn.Module, num_spatial_blocks: int, tune: str) -> None:
+def own_parameters(module: nn.Module) -> tuple[str, ...]:
+    """Names of the parameters that a module holds itself."""
+    return tuple(name for name, parameter in module._parameters.items() if parameter is not None)
+
+
+def check_backbone(vit: nn.Module) -> None:
     """Refuses backbones on which SAT cannot work.
 
     Raises:
-        UsageError: naming the model class and the reason, or a `num_spatial_blocks` larger than the depth.
+        UsageError: naming the model class and the reason.
     """
     name = type(vit).__name__
     reason = REFUSED_CLASSES.get(name) or _missing_part(vit) or _unsupported_block(vit)
@@ -73,16 +76,6 @@ def check_backbone(vit: nn.Module, num_spatial_blocks: int, tune: str) -> None:
         reason = "its patch dropout leaves patches out, so that the rest is no grid; create it with patch_drop_rate=0"
     if reason is not None:
         raise UsageError(f"SAT does not support {name}: {reason}. Supported: {SUPPORTED}.")
-
-    depth = len(vit.blocks)
-    if num_spatial_blocks > depth:
-        raise UsageError(
-            f"num_spatial_blocks={num_spatial_blocks} is more than the {depth} blocks of this {name}. "
-            f"Choose a number from 1 to {depth}."
-        )
-    if tune == "full":
-        for index in range(depth - num_spatial_blocks, depth):
-            _check_tunable(vit.blocks[index], f"blocks.{index}")
 
 
 def _missing_part(vit: nn.Module) -> str | None:
@@ -95,26 +88,15 @@ def _missing_part(vit: nn.Module) -> str | None:
 
 
 def _unsupported_block(vit: nn.Module) -> str | None:
-    supported = {*MASKED_ATTENTION, *MASKED_ATTENTION.values()}
+    supported = {*ATTENTION_CLASSES, *ATTENTION_CLASSES.values()}
     for index, block in enumerate(vit.blocks):
         attn = getattr(block, "attn", None)
         if attn is None:
             return f"blocks.{index} ({type(block).__name__}) has no single attention module `attn`"
         if type(attn) not in supported:
-            names = ", ".join(cls.__name__ for cls in MASKED_ATTENTION)
+            names = ", ".join(cls.__name__ for cls in ATTENTION_CLASSES)
             return f"the attention of blocks.{index} is {type(attn).__name__}, which is none of {names}"
     return None
-
-
-def _check_tunable(block: nn.Module, block_name: str) -> None:
-    known = {ORIGINAL_CLASSES[owner]: names for owner, names in TUNABLE_OWNERS.items()} | TUNABLE_OWNERS
-    for name, module in base_modules(block, block_name):
-        own = {key for key, parameter in module._parameters.items() if parameter is not None}
-        if own and not is_parameter_leaf(module) and not own <= set(known.get(type(module), ())):
-            raise UsageError(
-                f'tune="full" cannot copy the parameters {sorted(own)} of {name} ({type(module).__name__}). '
-                'Use tune="lora" or tune="none".'
-            )
 
 
 def check_not_adapted(vit: nn.Module) -> None:
@@ -124,11 +106,6 @@ def check_not_adapted(vit: nn.Module) -> None:
             "this backbone already carries a SAT adapter. Add a second one with peft_model.add_adapter(), or take the "
             "first out with peft_model.unload()."
         )
-
-
-def rotary_attentions(vit: nn.Module) -> list[nn.Module]:
-    """Attention modules that skip a number of prefix tokens when they rotate queries and keys."""
-    return [m for m in vit.blocks.modules() if isinstance(m, (AttentionRope, EvaAttention))]
 
 
 def embedded_class_token(vit: nn.Module) -> torch.Tensor:

@@ -109,6 +109,9 @@ def _model_card(config: SatConfig) -> str:
     if config.class_names:
         shown = ", ".join(config.class_names[:20])
         classes += f": {shown}{', ...' if len(config.class_names) > 20 else ''}"
+    tuned = "nothing"
+    if config.tune != "none":
+        tuned = f"`{config.tune}` in the last {config.num_tuned_blocks or config.num_spatial_blocks} blocks"
     return f"""---
 library_name: peft
 tags:
@@ -123,7 +126,8 @@ A Spatial-Aware Token adapter (SAT, ICCV 2023, https://arxiv.org/abs/2303.10438)
 classifies images and localises objects; it was trained from image labels alone.
 
 - backbone: `{name}`, pretrained tag `{backbone.get("pretrained_tag")}`, images of {backbone.get("img_size")} pixels
-- spatial blocks: {config.num_spatial_blocks}, tuned: `{config.tune}`, head: `{config.head}`
+- spatial blocks: the last {config.num_spatial_blocks}; the spatial token enters: `{config.token_entry}`
+- tuned: {tuned}; head: `{config.head}`{"" if config.train_head else ", not trained"}
 - {classes}
 
 ```python
@@ -180,6 +184,15 @@ def load_adapter(
     elif added:
         model.set_requires_grad(adapter_name)
     return model
+
+
+def load_adapter_weights(peft_model: PeftModel, directory: str | Path, adapter_name: str = "default") -> None:
+    """Reads the weights of a saved adapter into one of the same configuration that the model has.
+
+    Raises:
+        UsageError: naming the file, if it is missing, damaged or of another configuration.
+    """
+    set_peft_model_state_dict(peft_model, _read_weights(Path(directory)), adapter_name=adapter_name)
 
 
 def _read_config(directory: Path) -> SatConfig:

@@ -10,31 +10,45 @@ from peft.tuners.lora import LoraConfig
 from sat_peft.errors import UsageError, unknown_choice
 
 PEFT_TYPE = "SAT"
-TUNE_MODES = ("none", "lora", "full")
+TUNE_MODES = ("none", "bias_norm", "lora", "full")
 HEADS = ("conv3x3", "conv1x1", "separable")
 TOKEN_INITS = ("random", "class_token")
+TOKEN_ENTRIES = ("input", "late", "isolated")
 
 
 @dataclass
 class SatConfig(LoraConfig):
     """Configuration of a Spatial-Aware Token adapter ([`SatModel`]) for a frozen timm Vision Transformer.
 
-    Every field of [`~peft.LoraConfig`] keeps its meaning with `tune="lora"`, confined to the last `num_spatial_blocks`
-    blocks: `target_modules` chooses among their layers (default: all of their linear layers).
+    Every field of [`~peft.LoraConfig`] keeps its meaning with `tune="lora"`, `use_dora` among them, confined to the
+    tuned blocks: `target_modules` chooses among their layers (default: all of their linear layers).
 
     Args:
         num_classes: Number of image classes C. Required.
         num_spatial_blocks: Number K of last transformer blocks in which the spatial token masks the attention and
             yields a map (paper: 3).
-        tune: What learns besides token, position embedding and head. `"none"`: nothing; `"lora"`: low-rank updates in
-            the last K blocks; `"full"`: the last K blocks whole, as private copies of their parameters (paper).
+        tune: What learns in the tuned blocks, besides token, position embedding and head. `"none"`: nothing;
+            `"bias_norm"`: all biases and the weights of the norms; `"lora"`: low-rank updates; `"full"`: the blocks
+            whole (paper). Biases, norms and whole blocks are private copies, so that the backbone stays as it is.
+        num_tuned_blocks: Number of last blocks that `tune` reaches; `None`: `num_spatial_blocks`. With all blocks,
+            patch embedding, position embedding, prefix tokens and the final norm still stay frozen;
+            `modules_to_save=["patch_embed"]` adds the first of these.
         head: `"conv3x3"`: 3x3 convolution (paper); `"conv1x1"`: pointwise; `"separable"`: depthwise 3x3, then 1x1.
+        train_head: Whether the head learns. `False`: it keeps the weights that it starts with, and is saved with the
+            adapter all the same.
         token_init: How the spatial token starts. `"random"`: truncated normal, like its position embedding (paper);
             `"class_token"`: as the backbone's pretrained class token, which already attends to what tells classes, so
             that few images suffice to turn it into a localiser. Needs a class token.
-        drop_path_in_frozen_blocks: What `model.train()` does to the stochastic depth of the blocks before the last K.
-            `True` leaves it on, as in the published training; `False` keeps it off, so that they are deterministic.
-            Either way the rate is the one the timm model was created with.
+        token_entry: Where the spatial token meets the other tokens. `"input"`: at the input (paper). `"late"`: before
+            the first spatial block, in the state in which it would enter at the input. `"isolated"`: it passes all
+            blocks from the input on, but in the frozen blocks before the first spatial or tuned one it only reads the
+            other tokens and is not read by them (stochastic depth is drawn for it apart). With `"late"` and
+            `"isolated"` the other tokens are those of the pretrained model in the frozen blocks and carry no graph
+            there, which saves most of the backward pass. If all blocks are spatial, the three are the same; if all
+            are tuned, `"isolated"` is `"input"`.
+        drop_path_in_frozen_blocks: What `model.train()` does to the stochastic depth of the blocks that are neither
+            spatial nor tuned. `True` leaves it on, as in the published training; `False` keeps it off, so that they
+            are deterministic. Either way the rate is the one the timm model was created with.
         class_names: Names of the classes in the order of the logits.
         backbone: Filled on injection: timm name, geometry, preprocessing and weight fingerprint of the base model.
             Compared with the base model when the adapter is loaded.
@@ -48,21 +62,36 @@ class SatConfig(LoraConfig):
         default=3,
         metadata={"help": "Number of last blocks in which the spatial token masks the attention and yields a map."},
     )
-    tune: Literal["none", "lora", "full"] = field(
+    tune: Literal["none", "bias_norm", "lora", "full"] = field(
         default="lora",
         metadata={
-            "help": "What learns besides token, position embedding and head: 'none', 'lora' (low-rank updates in the "
-            "last `num_spatial_blocks` blocks) or 'full' (those blocks whole)."
+            "help": "What learns in the last `num_tuned_blocks` blocks, besides token, position embedding and head: "
+            "'none', 'bias_norm' (biases and norms), 'lora' (low-rank updates) or 'full' (the blocks whole)."
         },
+    )
+    num_tuned_blocks: int | None = field(
+        default=None,
+        metadata={"help": "Number of last blocks that `tune` reaches; by default `num_spatial_blocks`."},
     )
     head: Literal["conv3x3", "conv1x1", "separable"] = field(
         default="conv3x3",
         metadata={"help": "'conv3x3' (paper), 'conv1x1' or 'separable' (depthwise 3x3, then pointwise 1x1)."},
     )
+    train_head: bool = field(
+        default=True,
+        metadata={"help": "Whether the head learns; if not, it is saved as it was initialised."},
+    )
     token_init: Literal["random", "class_token"] = field(
         default="random",
         metadata={
             "help": "How the spatial token starts: 'random' (paper) or 'class_token' (a copy of the pretrained one)."
+        },
+    )
+    token_entry: Literal["input", "late", "isolated"] = field(
+        default="input",
+        metadata={
+            "help": "Where the spatial token meets the other tokens: 'input' (paper), 'late' (before the first spatial "
+            "block) or 'isolated' (from the input, but unread by the other tokens in the frozen blocks)."
         },
     )
     drop_path_in_frozen_blocks: bool = field(
@@ -83,12 +112,20 @@ class SatConfig(LoraConfig):
         self.peft_type = PEFT_TYPE
         _require_positive_integer("num_classes", self.num_classes)
         _require_positive_integer("num_spatial_blocks", self.num_spatial_blocks)
-        if self.tune not in TUNE_MODES:
-            raise unknown_choice("tune", self.tune, TUNE_MODES)
-        if self.head not in HEADS:
-            raise unknown_choice("head", self.head, HEADS)
-        if self.token_init not in TOKEN_INITS:
-            raise unknown_choice("token_init", self.token_init, TOKEN_INITS)
+        for name, choices in (
+            ("tune", TUNE_MODES),
+            ("head", HEADS),
+            ("token_init", TOKEN_INITS),
+            ("token_entry", TOKEN_ENTRIES),
+        ):
+            if getattr(self, name) not in choices:
+                raise unknown_choice(name, getattr(self, name), choices)
+        if self.num_tuned_blocks is not None:
+            _require_positive_integer("num_tuned_blocks", self.num_tuned_blocks)
+        if self.tune == "lora":
+            _require_positive_integer("r (the rank of LoRA)", self.r)
+            for pattern, rank in (self.rank_pattern or {}).items():
+                _require_positive_integer(f"rank_pattern[{pattern!r}]", rank)
         if self.class_names is not None:
             self.class_names = [str(name) for name in self.class_names]
             if len(self.class_names) != self.num_classes:
@@ -96,18 +133,27 @@ class SatConfig(LoraConfig):
                     f"class_names has {len(self.class_names)} names, but num_classes is {self.num_classes}. "
                     "Give one name per class, in the order of the logits."
                 )
-        if self.tune != "lora" and self.target_modules:
-            raise UsageError(
-                f"target_modules={self.target_modules!r} has no effect with tune={self.tune!r}. "
-                'Use tune="lora", or leave target_modules out.'
-            )
+        self._check_without_effect()
         if self.bias != "none":
             raise UsageError(
                 f"bias={self.bias!r} trains base parameters in place, so that unload() could not give the base back. "
-                'Use bias="none", or tune="full".'
+                'Use bias="none", and tune="bias_norm" or tune="full" to train biases.'
             )
         if self.layer_replication:
             raise UsageError("layer_replication changes the depth of the backbone and cannot be combined with SAT.")
+
+    def _check_without_effect(self) -> None:
+        for name, tunes in (
+            ("target_modules", ("lora",)),
+            ("use_dora", ("lora",)),
+            ("num_tuned_blocks", ("bias_norm", "lora", "full")),
+        ):
+            value = getattr(self, name)
+            if value and self.tune not in tunes:
+                choices = " or ".join(f'tune="{tune}"' for tune in tunes)
+                raise UsageError(
+                    f"{name}={value!r} has no effect with tune={self.tune!r}. Use {choices}, or leave {name} out."
+                )
 
     def to_dict(self) -> dict:
         """The configuration as a dictionary; sets become sorted lists, so that saving twice writes the same bytes."""

@@ -13,16 +13,20 @@ from sat_peft.tuner.output import SatOutput
 
 
 class ForwardRecord(threading.local):
-    """What one forward pass leaves for the output: the masks of the spatial blocks and the normalised patch tokens.
+    """What the layers of one forward pass leave for each other and for the output.
 
-    Recording is on only between the start and the end of the backbone's forward, so a recomputation by gradient
-    checkpointing leaves nothing behind. Values are per thread, so that several threads may run inference on one model.
+    For the output: the masks of the spatial blocks and the normalised patch tokens. Recording is on only between the
+    start and the end of the backbone's forward, so a recomputation by gradient checkpointing leaves nothing behind.
+    For each other: within an isolated block, the keys and values of the sequence wait for the spatial token.
+
+    Values are per thread, so that several threads may run inference on one model.
     Copies and pickles start empty: activations are no part of the model's state.
     """
 
     def __init__(self):
         self.masks: list[torch.Tensor] | None = None  # each (B, number of tokens), float32
         self.patch_tokens: torch.Tensor | None = None  # (B, h * w, D)
+        self.keys_values: tuple[torch.Tensor, torch.Tensor] | None = None  # each (B, H, N, d)
 
     @property
     def is_open(self) -> bool:

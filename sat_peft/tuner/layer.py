@@ -1,14 +1,16 @@
 """The adapter layers of SAT.
 
-Three of them wrap a layer of the backbone, as PEFT's layers do: where the spatial token enters the sequence, where it
-leaves, and every fully tuned layer. The fourth holds copies of parameters that belong to no layer.
+Three of them wrap a layer of the backbone, as PEFT's layers do: where the spatial token is made, where it leaves, and
+every layer that trains as a copy. The fourth holds copies of parameters that belong to no layer.
 """
 
 from __future__ import annotations
 
 import copy
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
@@ -45,11 +47,26 @@ class SatLayer(BaseTunerLayer):
         """Nothing to undo, since nothing is ever merged."""
 
 
-class SpatialTokenEntry(nn.Module, SatLayer):
-    """Inserts the spatial token with its position embedding, then applies the wrapped layer.
+class TokenApart(NamedTuple):
+    """What travels between blocks while the spatial token is no part of the sequence yet."""
 
-    The token goes *after* the prefix tokens (class, distillation, registers), so that they keep their places and rotary
-    position embeddings, which skip the first tokens, still meet the right patches.
+    sequence: torch.Tensor  # (B, N, D)
+    token: torch.Tensor  # (B, 1, D)
+
+    def join(self, token_index: int) -> torch.Tensor:
+        """(B, N + 1, D): the sequence with the token at place `token_index`.
+
+        That is *after* the prefix tokens (class, distillation, registers), so that they keep their places and rotary
+        position embeddings, which skip the first tokens, still meet the right patches.
+        """
+        head, tail = self.sequence[:, :token_index], self.sequence[:, token_index:]
+        return torch.cat((head, self.token.to(head.dtype), tail), dim=1)
+
+
+class SpatialTokenEntry(nn.Module, SatLayer):
+    """Makes the spatial token with its position embedding and applies the wrapped layer, to it as well.
+
+    The token joins the sequence here, or is handed on beside it, for a block to let it join (`joins_later`).
     """
 
     adapter_layer_names = ("sat_token", "sat_pos_embed")
@@ -58,6 +75,7 @@ class SpatialTokenEntry(nn.Module, SatLayer):
         super().__init__()
         self.base_layer = base_layer
         self.token_index = token_index
+        self.joins_later = False
         self.sat_token = nn.ParameterDict()
         self.sat_pos_embed = nn.ParameterDict()
         self._init_state(adapter_name)
@@ -81,13 +99,15 @@ class SpatialTokenEntry(nn.Module, SatLayer):
                 self.sat_pos_embed[adapter_name].zero_()
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, N, D) tokens to (B, N + 1, D), or unchanged while no adapter is active."""
+    def forward(self, x: torch.Tensor) -> torch.Tensor | TokenApart:
+        """(B, N, D) tokens to (B, N + 1, D), or both apart; without the token while no adapter is active."""
         name = self.current_adapter
-        if name is not None:
-            token = (self.sat_token[name] + self.sat_pos_embed[name]).to(x.dtype).expand(x.shape[0], -1, -1)
-            x = torch.cat((x[:, : self.token_index], token, x[:, self.token_index :]), dim=1)
-        return self.base_layer(x)
+        if name is None:
+            return self.base_layer(x)
+        token = (self.sat_token[name] + self.sat_pos_embed[name]).to(x.dtype).expand(x.shape[0], -1, -1)
+        if self.joins_later:
+            return TokenApart(self.base_layer(x), self.base_layer(token))
+        return self.base_layer(TokenApart(x, token).join(self.token_index))
 
 
 class SpatialTokenExit(nn.Module, SatLayer):
@@ -104,10 +124,21 @@ class SpatialTokenExit(nn.Module, SatLayer):
         self._init_state(adapter_name)
 
     def update_layer(
-        self, adapter_name: str, dim: int, num_classes: int, head: str, device, dtype, inference_mode: bool
+        self,
+        adapter_name: str,
+        dim: int,
+        num_classes: int,
+        head: str,
+        train_head: bool,
+        device,
+        dtype,
+        inference_mode: bool,
     ) -> None:
         """Adds the head of an adapter."""
         self.sat_head[adapter_name] = HEAD_CLASSES[head](dim, num_classes, device=device, dtype=dtype)
+        if not train_head:
+            # What PEFT leaves frozen whenever it switches gradients on. A new dict, since all layers share the first.
+            self.frozen_peft_weight_names = {**self.frozen_peft_weight_names, adapter_name: ("sat_head",)}
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -127,8 +158,11 @@ class SpatialTokenExit(nn.Module, SatLayer):
         return head(tokens.to(next(head.parameters()).dtype))
 
 
-class FullyTunedLayer(nn.Module, SatLayer):
-    """A layer without children (linear, norm, layer scale, ...) that trains as one private copy per adapter."""
+class TunedLayer(nn.Module, SatLayer):
+    """A layer without children (linear, norm, layer scale, ...) of which every adapter has a private copy that trains.
+
+    A linear layer may have its bias alone copied, and then shares the frozen weight.
+    """
 
     adapter_layer_names = ("sat_full",)
 
@@ -138,18 +172,23 @@ class FullyTunedLayer(nn.Module, SatLayer):
         self.sat_full = nn.ModuleDict()
         self._init_state(adapter_name)
 
-    def update_layer(self, adapter_name: str, inference_mode: bool) -> None:
+    def update_layer(self, adapter_name: str, bias_only: bool, inference_mode: bool) -> None:
         """Adds the copy of an adapter, which starts with the weights of the base layer."""
-        self.sat_full[adapter_name] = copy.deepcopy(self.get_base_layer())
+        layer = self.get_base_layer()
+        own = nn.ParameterDict({"bias": layer.bias.detach().clone()}) if bias_only else copy.deepcopy(layer)
+        self.sat_full[adapter_name] = own
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         name = self.current_adapter
         if name is None:
             return self.base_layer(x)
-        layer = self.sat_full[name]
+        own = self.sat_full[name]
         # The copy may be in float32 on a half-precision backbone; the tokens keep the precision of the backbone.
-        return layer(x.to(next(layer.parameters()).dtype)).to(x.dtype)
+        if isinstance(own, nn.ParameterDict):
+            weight = self.get_base_layer().weight
+            return F.linear(x, weight, own["bias"].to(weight.dtype))
+        return own(x.to(next(own.parameters()).dtype)).to(x.dtype)
 
 
 class TunedParameters(nn.Module, SatLayer):
@@ -164,9 +203,8 @@ class TunedParameters(nn.Module, SatLayer):
         self._init_state(adapter_name)
 
     def update_layer(self, adapter_name: str, owner: nn.Module, names: tuple[str, ...], inference_mode: bool) -> None:
-        """Adds copies of those parameters of `owner` among `names` that exist."""
-        parameters = {name: owner._parameters[name] for name in names if owner._parameters.get(name) is not None}
-        copies = nn.ParameterDict({name: parameter.detach().clone() for name, parameter in parameters.items()})
+        """Adds copies of the parameters `names` of `owner`."""
+        copies = nn.ParameterDict({name: owner._parameters[name].detach().clone() for name in names})
         self.sat_full[adapter_name] = copies.requires_grad_(adapter_name in self.active_adapters and not inference_mode)
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
@@ -179,3 +217,18 @@ class TunedParameters(nn.Module, SatLayer):
             return None
         copies = self.sat_full[adapter]
         return copies.get(name)
+
+
+def tuned_parameter(name: str) -> property:
+    """A property for a parameter that a module holds directly, outside any layer with a `forward` of its own.
+
+    Reads the active adapter's private copy if there is one, else the base parameter, which stays registered as before.
+    """
+
+    def read(self: nn.Module) -> nn.Parameter | None:
+        tuned: TunedParameters | None = self._modules.get(TunedParameters.MODULE_NAME)
+        base = self._parameters.get(name)  # absent if the module was created without it
+        copy = tuned.active_copy(name) if tuned is not None else None
+        return base if copy is None else copy.to(base.dtype)
+
+    return property(read)

@@ -9,23 +9,14 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 from peft.tuners.lora import LoraLayer, LoraModel
-from peft.tuners.tuners_utils import (
-    _filter_state_dict_by_key_prefixes,
-    _get_tuner_state_dict_key_prefixes,
-    check_target_module_exists,
-)
+from peft.tuners.tuners_utils import _filter_state_dict_by_key_prefixes, _get_tuner_state_dict_key_prefixes
 from peft.utils import ModulesToSaveWrapper
-from timm.layers import DropPath
+from timm.layers import AttentionRope, DropPath
+from timm.models.eva import EvaAttention
 from torch import nn
 
 from sat_peft.errors import UsageError
-from sat_peft.tuner.attention import (
-    MASKED_ATTENTION,
-    ORIGINAL_CLASSES,
-    SWAPPED_CLASSES,
-    TUNABLE_OWNERS,
-    MaskedAttentionMixin,
-)
+from sat_peft.tuner.attention import SatAttentionMixin
 from sat_peft.tuner.backbone import (
     base_modules,
     check_backbone,
@@ -33,21 +24,27 @@ from sat_peft.tuner.backbone import (
     compare_backbones,
     describe_backbone,
     embedded_class_token,
-    is_parameter_leaf,
-    rotary_attentions,
+    own_parameters,
 )
+from sat_peft.tuner.block import ORIGINAL_CLASSES, SWAPPED_CLASSES, TUNABLE_OWNERS, SatBlockMixin
 from sat_peft.tuner.config import SatConfig
 from sat_peft.tuner.forward import ForwardRecord, collect_output, open_record
-from sat_peft.tuner.layer import (
-    NO_MERGE,
-    FullyTunedLayer,
-    SatLayer,
-    SpatialTokenEntry,
-    SpatialTokenExit,
-    TunedParameters,
+from sat_peft.tuner.layer import NO_MERGE, SatLayer, SpatialTokenEntry, SpatialTokenExit, TunedLayer, TunedParameters
+from sat_peft.tuner.scope import (
+    attention_mode,
+    check_scope,
+    copied_parameters,
+    entry_block,
+    first_adapted_block,
+    first_tuned_block,
+    is_tuned,
+    resolve_lora_targets,
+    token_path,
 )
 
 ENTRY, EXIT = "norm_pre", "norm"
+# What `_synchronize` sets on attention modules and blocks.
+STATE = ("sat_mode", "sat_token_index", "sat_record", "sat_token_path")
 
 
 class SatModel(LoraModel):
@@ -109,7 +106,8 @@ class SatModel(LoraModel):
 
     def _prepare_adapter_config(self, peft_config: SatConfig, model_config: dict) -> SatConfig:
         vit = self.model
-        check_backbone(vit, peft_config.num_spatial_blocks, peft_config.tune)
+        check_backbone(vit)
+        check_scope(vit, peft_config)
         backbone = describe_backbone(vit)
         if peft_config.backbone is not None:
             compare_backbones(peft_config.backbone, backbone)
@@ -117,31 +115,10 @@ class SatModel(LoraModel):
             peft_config.backbone = backbone
         self._check_modules_to_save(peft_config)
         if peft_config.tune == "lora":
-            self._resolve_lora_targets(peft_config)
+            resolve_lora_targets(vit, peft_config)
         elif peft_config.target_modules is None:
             peft_config.target_modules = set()
         return peft_config
-
-    def _resolve_lora_targets(self, config: SatConfig) -> None:
-        first = self._first_spatial_block(config)
-        linear = {
-            name.split(".", 2)[2]
-            for name, module in base_modules(self.model)
-            if _block_index(name, first) is not None and isinstance(module, nn.Linear)
-        }
-        if config.target_modules is None:
-            if not config.target_parameters:
-                config.target_modules = linear
-            return
-        if config.target_modules != "all-linear" and not any(
-            self._check_target_module_exists(config, name)
-            for name, _ in base_modules(self.model)
-            if name.startswith("blocks.")
-        ):
-            raise UsageError(
-                f"target_modules={config.target_modules!r} matches no layer of the last {config.num_spatial_blocks} "
-                f"blocks, to which SAT confines LoRA. Their linear layers are: {', '.join(sorted(linear))}."
-            )
 
     def _check_modules_to_save(self, config: SatConfig) -> None:
         for name, _ in base_modules(self.model):
@@ -152,18 +129,8 @@ class SatModel(LoraModel):
                         'layers. To train whole blocks, use tune="full".'
                     )
 
-    def _first_spatial_block(self, config: SatConfig) -> int:
-        return len(self.model.blocks) - config.num_spatial_blocks
-
     def _check_target_module_exists(self, peft_config: SatConfig, key: str):
-        if key in (ENTRY, EXIT):
-            return True
-        if _block_index(key, self._first_spatial_block(peft_config)) is None:
-            return False
-        if peft_config.tune == "full":
-            _, module = next(base_modules(self.model.get_submodule(key)))
-            return is_parameter_leaf(module)
-        return peft_config.tune == "lora" and check_target_module_exists(peft_config, key)
+        return key in (ENTRY, EXIT) or is_tuned(self.model, peft_config, key)
 
     # Injection
 
@@ -172,8 +139,8 @@ class SatModel(LoraModel):
     ) -> None:
         if current_key in (ENTRY, EXIT):
             self._add_token_or_head(lora_config, adapter_name, target, target_name, parent, current_key)
-        elif lora_config.tune == "full":
-            self._add_full_copy(lora_config, adapter_name, target, target_name, parent)
+        elif lora_config.tune != "lora":
+            self._add_copy(lora_config, adapter_name, target, target_name, parent)
         else:
             super()._create_and_replace(
                 lora_config, adapter_name, target, target_name, parent, current_key=current_key, **kwargs
@@ -189,7 +156,7 @@ class SatModel(LoraModel):
             "inference_mode": config.inference_mode,
         }
         if key == EXIT:
-            arguments |= {"num_classes": config.num_classes, "head": config.head}
+            arguments |= {"num_classes": config.num_classes, "head": config.head, "train_head": config.train_head}
         else:
             arguments["initial_token"] = embedded_class_token(vit) if config.token_init == "class_token" else None
         if not isinstance(target, SatLayer):
@@ -200,25 +167,26 @@ class SatModel(LoraModel):
             setattr(parent, target_name, target)
         target.update_layer(adapter_name, **arguments)
 
-    def _add_full_copy(self, config: SatConfig, adapter_name, target, target_name, parent) -> None:
+    def _add_copy(self, config: SatConfig, adapter_name, target, target_name, parent) -> None:
         # A LoRA layer of another adapter stays outside, so that the order of adding adapters makes no difference.
         while isinstance(target, LoraLayer):
             parent, target_name, target = target, "base_layer", target.base_layer
-        if not isinstance(target, FullyTunedLayer):
-            target = FullyTunedLayer(target, adapter_name)
+        if not isinstance(target, TunedLayer):
+            target = TunedLayer(target, adapter_name)
             setattr(parent, target_name, target)
-        target.update_layer(adapter_name, config.inference_mode)
+        layer = target.get_base_layer()
+        bias_only = copied_parameters(layer, config.tune) != own_parameters(layer)
+        target.update_layer(adapter_name, bias_only, config.inference_mode)
 
     def _install(self, adapter_name: str, config: SatConfig) -> None:
-        """What has no layer of its own to wrap: masked attention classes, directly held parameters, hooks."""
+        """What has no layer of its own to wrap: classes of attention and blocks, directly held parameters, hooks."""
         vit = self.model
-        first = self._first_spatial_block(config)
-        for block in vit.blocks[first:]:
+        first = first_tuned_block(vit, config)
+        for index, block in enumerate(vit.blocks):
             for module in list(block.modules()):
-                swaps = SWAPPED_CLASSES if config.tune == "full" else MASKED_ATTENTION
-                if type(module) in swaps:
-                    module.__class__ = swaps[type(module)]
-                if config.tune == "full" and type(module) in TUNABLE_OWNERS:
+                if type(module) in SWAPPED_CLASSES:
+                    module.__class__ = SWAPPED_CLASSES[type(module)]
+                if index >= first and type(module) in TUNABLE_OWNERS:
                     self._add_tuned_parameters(module, adapter_name, config)
         if not hasattr(self, "_hooks"):
             self._hooks = [
@@ -227,8 +195,8 @@ class SatModel(LoraModel):
             ]
 
     def _add_tuned_parameters(self, owner: nn.Module, adapter_name: str, config: SatConfig) -> None:
-        names = TUNABLE_OWNERS[type(owner)]
-        if all(owner._parameters.get(name) is None for name in names):
+        names = copied_parameters(owner, config.tune)
+        if not names:
             return
         if TunedParameters.MODULE_NAME not in owner._modules:
             owner.add_module(TunedParameters.MODULE_NAME, TunedParameters(self.active_adapters))
@@ -242,24 +210,30 @@ class SatModel(LoraModel):
         vit = self.model
         if not isinstance(vit.norm, SpatialTokenExit):  # not yet injected
             return
-        name = vit.norm.current_adapter
-        config = None if name is None else self.peft_config[name]
-        first = len(vit.blocks) if config is None else self._first_spatial_block(config)
+        config = self._active_config()
+        entry = len(vit.blocks) if config is None else entry_block(vit, config)
+        vit.norm_pre.joins_later = config is not None and entry > 0
         for index, block in enumerate(vit.blocks):
+            if isinstance(block, SatBlockMixin):
+                block.sat_token_path = token_path(vit, config, index)
             for module in block.modules():
-                if isinstance(module, MaskedAttentionMixin):
-                    module.sat_active = index >= first
+                if isinstance(module, SatAttentionMixin):
+                    module.sat_mode = attention_mode(vit, config, index)
                     module.sat_token_index = vit.num_prefix_tokens
                     module.sat_record = vit.norm.sat_record
-        for module in rotary_attentions(vit):
-            module.num_prefix_tokens = vit.num_prefix_tokens + (config is not None)
+                if isinstance(module, (AttentionRope, EvaAttention)):
+                    # Rotary position embeddings skip the tokens before the patches.
+                    module.num_prefix_tokens = vit.num_prefix_tokens + (index >= entry)
         self._switch_drop_path(self.training)
 
-    def _switch_drop_path(self, training: bool) -> None:
+    def _active_config(self) -> SatConfig | None:
         name = self.model.norm.current_adapter
-        config = None if name is None else self.peft_config[name]
+        return None if name is None else self.peft_config[name]
+
+    def _switch_drop_path(self, training: bool) -> None:
+        config = self._active_config()
         for index, block in enumerate(self.model.blocks):
-            frozen = config is not None and index < self._first_spatial_block(config)
+            frozen = config is not None and index < first_adapted_block(self.model, config)
             for module in block.modules():
                 if isinstance(module, DropPath):
                     module.train(training and (not frozen or config.drop_path_in_frozen_blocks))
@@ -327,7 +301,7 @@ class SatModel(LoraModel):
             module._modules.pop(TunedParameters.MODULE_NAME, None)
             if type(module) in ORIGINAL_CLASSES:
                 module.__class__ = ORIGINAL_CLASSES[type(module)]
-                for attribute in ("sat_active", "sat_token_index", "sat_record"):
+                for attribute in STATE:
                     module.__dict__.pop(attribute, None)
         for name, module in list(vit.named_modules()):
             if isinstance(module, ModulesToSaveWrapper):
@@ -364,11 +338,3 @@ class SatModel(LoraModel):
                 "adapter_model.safetensors must come from the same save."
             )
         return remapped
-
-
-def _block_index(key: str, first: int) -> int | None:
-    """Index of the block that a module lies in, if it lies in one from `first` on."""
-    parts = key.split(".")
-    if len(parts) < 3 or parts[0] != "blocks" or not parts[1].isdigit() or int(parts[1]) < first:
-        return None
-    return int(parts[1])

@@ -13,7 +13,7 @@ from torch import nn
 
 from sat_peft.errors import UsageError
 from sat_peft.tuner.backbone import base_parameters, weight_fingerprint
-from sat_peft.tuner.layer import FullyTunedLayer, SpatialTokenEntry, SpatialTokenExit, TunedParameters
+from sat_peft.tuner.layer import SpatialTokenEntry, SpatialTokenExit, TunedLayer, TunedParameters
 
 # The 3x3 Gaussian that smooths a map before the normalization loss: a constant of the published model.
 BLUR_CORNER, BLUR_EDGE, BLUR_CENTRE = 0.00262846, 0.0460116, 0.8054397
@@ -95,7 +95,7 @@ def _targets(vit: nn.Module, adapter_name: str) -> dict[str, list[torch.Tensor]]
         elif isinstance(module, SpatialTokenExit):
             for key, parameter in module.sat_head[adapter_name].named_parameters():
                 targets[f"head.{key}"] = [parameter]
-        elif isinstance(module, (FullyTunedLayer, TunedParameters)):
+        elif isinstance(module, (TunedLayer, TunedParameters)):
             owner = name.removesuffix(f".{TunedParameters.MODULE_NAME}")
             for key, parameter in module.sat_full[adapter_name].named_parameters():
                 targets[f"{owner}.{key}"].append(parameter)

@@ -9,11 +9,11 @@ from PIL import Image
 
 from sat_peft.data.options import (
     DataOptions,
-    absolute_paths,
     changed_data_options,
     data_options,
     load,
     recorded_data_options,
+    with_absolute_paths,
 )
 from sat_peft.data.sources import sources
 from sat_peft.errors import UsageError
@@ -80,10 +80,9 @@ def test_given_options_replace_the_recorded_ones():
 
 def test_folders_are_recorded_so_that_they_are_found_from_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert absolute_paths(DataOptions(data="photos")) == {"data": str(tmp_path / "photos"), "data_root": None}
-    assert absolute_paths(DataOptions(data="cub", data_root=Path("birds"))) == {
-        "data": "cub",
-        "data_root": str(tmp_path / "birds"),
-    }
-    for name in ("part_scenes", "hub:someone/birds"):
-        assert absolute_paths(DataOptions(data=name)) == {"data": name, "data_root": None}
+    (tmp_path / "photos").mkdir()
+    assert with_absolute_paths(DataOptions(data="photos")).data == str(tmp_path / "photos")
+    birds = DataOptions(data="cub", data_root=Path("birds"))
+    assert with_absolute_paths(birds) == DataOptions(data="cub", data_root=tmp_path / "birds")
+    for name in ("part_scenes", "hub:someone/birds", "nowhere"):
+        assert with_absolute_paths(DataOptions(data=name)) == DataOptions(data=name)

@@ -78,7 +78,7 @@ def flatten(root: Path) -> Path:
 
 def test_splits_that_are_set_aside_are_recorded_and_evaluated_again(train, tmp_path, capsys):
     data = flatten(tmp_path / "data")
-    run = train(data=str(data), validation_fraction=0.2, shots=2)
+    run = train(data=str(data), validation_fraction=0.2, shots=(2,))
     said = capsys.readouterr().out
     assert "test: the data has no test split, so 3 training images are set aside, 12 remain" in said
     aside = read(run, "set_aside.json")
@@ -126,11 +126,13 @@ def test_bad_entries_stop_the_run_or_are_listed_in_its_folder(train, tmp_path, c
 
 def test_images_of_another_run_are_taken_again(train, tmp_path, capsys):
     export_scenes(tmp_path / "data", "folder", scenes_per_class=6, image_size=32, num_classes=2)
-    first = train(data=str(tmp_path / "data"), shots=2, seed=3)
+    first = train(data=str(tmp_path / "data"), shots=(2,), seed=3)
     second = train(data=str(tmp_path / "data"), image_ids=first / "image_ids.json")
     assert read(second, "image_ids.json") == read(first, "image_ids.json")
     assert "Training images: 4 (listed in" in capsys.readouterr().out
     (tmp_path / "other.json").write_text('["train/nothing.jpg"]')
+    with pytest.raises(UsageError, match="leave out --shots and --trials"):
+        train(data=str(tmp_path / "data"), image_ids=first / "image_ids.json", trials=2)
     with pytest.raises(UsageError, match=r"other\.json names 1 of 1 images that the data does not have"):
         train(data=str(tmp_path / "data"), image_ids=tmp_path / "other.json")
 

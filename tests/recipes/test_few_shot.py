@@ -1,6 +1,5 @@
 """The few-shot recipe as a user runs it: launched, refused, interrupted, and repeated."""
 
-import importlib.util
 import json
 import os
 import runpy
@@ -12,34 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
-import timm
-import torch
 from PIL import Image
-from safetensors.torch import save_file
+from tiny_folder import CLASSES, write_folder
 
-from sat_peft.data.scenes import NOVEL_CLASSES, render_scene, scene_seed
 from sat_peft.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "few_shot.py"
-CLASSES = NOVEL_CLASSES[:3]
-
-
-def write_folder(root: Path, *, boxes: bool = True) -> Path:
-    """Three classes of PartScenes as JPEG files: 3 training, 2 validation and 3 test images each."""
-    for split, number in (("train", 3), ("validation", 2), ("test", 3)):
-        rows = []
-        for scene_class in CLASSES:
-            (root / split / scene_class.name).mkdir(parents=True)
-            for index in range(number):
-                scene = render_scene(scene_class, scene_seed(split, index), image_size=64)
-                file_name = f"{scene_class.name}/{index}.jpg"
-                Image.fromarray(scene.image).save(root / split / file_name, quality=95)
-                x0, y0, x1, y1 = scene.box.tolist()
-                rows.append({"file_name": file_name, "objects": {"bbox": [[x0, y0, x1 - x0, y1 - y0]]}})
-        if boxes and split != "train":
-            (root / split / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return root
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,32 +33,21 @@ def one_core():
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory) -> dict:
-    """Options of a run on a small folder with a small backbone of random weights."""
-    folder = tmp_path_factory.mktemp("few_shot")
-    torch.manual_seed(0)
-    weights = folder / "model.safetensors"
-    save_file(timm.create_model("test_vit").state_dict(), weights)
-    data = write_folder(folder / "data")
-    tiny = {"data": str(data), "backbone": "test_vit", "weights": weights, "image_size": 64}
-    return tiny | {"steps": 4, "shots": 2, "tune": "none", "learning_rate": 5e-4}
+def options(tiny) -> dict:
+    return tiny | {"steps": 4, "shots": (2,), "tune": "none", "learning_rate": 5e-4}
 
 
 @pytest.fixture(scope="module")
-def recipe():
-    """The recipe as a module. Running it in this process sets the number of threads, which is put back."""
-    spec = importlib.util.spec_from_file_location("few_shot", RECIPE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    threads = torch.get_num_threads()
-    yield module
-    torch.set_num_threads(threads)
-    del sys.modules[spec.name]
+def recipe(load_recipe):
+    return load_recipe("few_shot")
 
 
 def arguments(options: dict) -> list[str]:
-    return [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    texts = []
+    for name, value in options.items():
+        values = value if isinstance(value, tuple) else (value,)
+        texts += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return texts
 
 
 def launch(options: dict) -> list[str]:
@@ -121,7 +88,7 @@ def test_launched_run_leaves_a_complete_run_folder(launched, options):
     }
     assert read(folder, "status.json") == {"status": "finished"}
     config = read(folder, "config.json")
-    assert config["shots"] == 2
+    assert config["shots"] == [2]
     assert config["weights"] == str(options["weights"])
     assert config["learning_rate"] == 5e-4  # defaults are recorded too
     image_ids = read(folder, "image_ids.json")
@@ -200,8 +167,8 @@ def test_without_boxes_localisation_is_not_measured_but_classification_is(option
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"shots": 4}, r"3 classes have fewer than 4 training images: .*\(3\).*Use at most --shots 3"),
-        ({"shots": 0}, "shots must be at least 1"),
+        ({"shots": (4,)}, r"3 classes have fewer than 4 training images: .*\(3\).*Use at most --shots 3"),
+        ({"shots": (0,)}, "shots must be at least 1"),
         ({"seed": -1}, "seed must be from 0 to"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"drop_path": 1.5}, "drop_path_rate must be at least 0"),
@@ -244,7 +211,7 @@ def test_mistake_is_printed_without_a_traceback_and_exits_with_2(options, tmp_pa
         runpy.run_path(str(RECIPE), run_name="__main__")
     assert caught.value.code == 2
     error = capsys.readouterr().err
-    assert error.strip().startswith("error: the data folder")
+    assert error.strip().startswith("error: the folder")
     assert "Traceback" not in error
 
 
@@ -290,6 +257,7 @@ def wait_for(condition, process: subprocess.Popen | None = None) -> None:
     [
         ("--help", 0, "Labelled training images per class"),
         ("--shot=3", 2, "--shots"),
+        ("--preset=cubs", 2, "cub"),
         ("--tune=lara", 2, "none"),
     ],
 )

@@ -119,7 +119,7 @@ def test_a_mistake_is_said_in_one_line(monkeypatch, capsys):
         ({"num_spatial_blocks": 13}, "num_spatial_blocks=13 is more than the 12 blocks"),
         ({"num_spatial_blocks": 0}, "num_spatial_blocks must be a positive integer"),
         ({"num_classes": 0}, "num_classes must be a positive integer"),
-        ({"lora_rank": 0}, "lora_rank must be at least 1, got 0"),
+        ({"lora_rank": 0}, r"r \(the rank of LoRA\) must be a positive integer, not 0"),
         ({"image_size": 100}, "not a multiple of the patch size"),
     ],
 )

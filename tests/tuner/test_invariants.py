@@ -16,8 +16,19 @@ CONFIGS = {
     "none": {"tune": "none", "num_spatial_blocks": 2},
     "lora": {"tune": "lora", "num_spatial_blocks": 2, "r": 4},
     "full": {"tune": "full", "num_spatial_blocks": 2},
+    "bias_norm": {"tune": "bias_norm", "num_spatial_blocks": 2},
+    "dora": {"tune": "lora", "num_spatial_blocks": 2, "r": 4, "use_dora": True},
+    "late": {"tune": "full", "num_spatial_blocks": 2, "token_entry": "late"},
+    "isolated": {"tune": "lora", "num_spatial_blocks": 2, "r": 4, "token_entry": "isolated"},
+    # Two tuned blocks, of which the mask reaches the last one.
+    "deep_lora": {"tune": "lora", "num_spatial_blocks": 1, "num_tuned_blocks": 2, "r": 4},
+    "deep_bias_norm": {"tune": "bias_norm", "num_spatial_blocks": 1, "num_tuned_blocks": 2, "token_entry": "isolated"},
 }
-CASES = [(backbone, config) for backbone in BACKBONES for config in CONFIGS]
+BASIC = ("none", "lora", "full")
+# Families that differ in where they keep biases, norms and layer scales and in their attention.
+VARIED = ("qk_norm", "dinov2_registers", "dinov3", "eva", "eva02")
+CASES = [(backbone, config) for backbone in BACKBONES for config in BASIC]
+CASES += [(backbone, config) for backbone in VARIED for config in CONFIGS if config not in BASIC]
 NUM_CLASSES = 4
 
 every_case = pytest.mark.parametrize(("backbone", "config"), CASES)
@@ -57,7 +68,7 @@ def test_output_shapes_and_ranges(backbone, config):
     output = model(images_for(model))
     assert output.logits.shape == (2, NUM_CLASSES)
     assert output.maps.shape == (2, *GRID)
-    assert output.block_maps.shape == (2, 2, *GRID)
+    assert output.block_maps.shape == (CONFIGS[config]["num_spatial_blocks"], 2, *GRID)
     assert torch.equal(output.maps, output.block_maps.mean(0))
     assert output.maps.min() > 0
     assert output.maps.max() < 1
@@ -89,10 +100,16 @@ def test_trained_parts(backbone, config):
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     blocks = {name.split("blocks.")[1].split(".")[0] for name in names if "blocks." in name}
     assert blocks == (set() if config == "none" else {str(DEPTH - 2), str(DEPTH - 1)})
-    if config == "full":
+    tune = CONFIGS[config]["tune"]
+    if tune in ("full", "bias_norm"):
         copied = sum(parameter.numel() for name, parameter in model.named_parameters() if "sat_full" in name)
         vit = create(backbone)
-        assert copied == sum(p.numel() for block in vit.blocks[-2:] for p in block.parameters())
+        assert copied == sum(
+            parameter.numel()
+            for block in vit.blocks[-2:]
+            for name, parameter in block.named_parameters()
+            if tune == "full" or "norm" in name or name.endswith("bias")
+        )
     counted, _ = model.get_nb_trainable_parameters()
     assert counted == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
@@ -144,7 +161,7 @@ def test_adapters_switch(backbone, config, tmp_path):
     expected = first(images)
     save_adapter(first, tmp_path / "first")
 
-    for other in CONFIGS:
+    for other in BASIC:
         # Added before and after the adapter under test: which layer wraps which must not matter.
         model = get_peft_model(
             create(backbone), SatConfig(num_classes=7, num_spatial_blocks=DEPTH, tune=other, r=2), "other"
@@ -229,13 +246,13 @@ def test_drop_path_of_frozen_blocks(backbone, config):
         assert not model.eval().get_base_model().blocks[-1].drop_path1.training
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_full_copies_all_take_effect(backbone):
-    model = adapted(backbone, "full")
+@every_case
+def test_copies_all_take_effect(backbone, config):
+    model = adapted(backbone, config)
     images = images_for(model)
     reference = model(images).logits
     for name, parameter in model.named_parameters():
-        if "sat_full" in name:
+        if parameter.requires_grad and "lora_A" not in name:  # lora_B starts at zero
             with torch.no_grad():
                 original = parameter.clone()
                 parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))

@@ -13,7 +13,7 @@ from torch import nn
 
 from sat_peft import SatConfig
 from sat_peft.tuner import attention as attention_module
-from sat_peft.tuner.attention import MASKED_ATTENTION, mask_logits
+from sat_peft.tuner.attention import ATTENTION_CLASSES, AttentionMode, mask_logits
 from sat_peft.tuner.forward import ForwardRecord
 from sat_peft.tuner.heads import HEAD_CLASSES, window_means
 from sat_peft.tuner.layer import SpatialTokenEntry
@@ -47,8 +47,8 @@ def test_scaling_values_multiplies_the_attention_after_softmax():
 
     record = ForwardRecord()
     record.open()
-    attn.__class__ = MASKED_ATTENTION[Attention]
-    attn.sat_active, attn.sat_token_index, attn.sat_record = True, 2, record
+    attn.__class__ = ATTENTION_CLASSES[Attention]
+    attn.sat_mode, attn.sat_token_index, attn.sat_record = AttentionMode.MASKED, 2, record
     torch.testing.assert_close(attn(x), expected)
     torch.testing.assert_close(record.masks[0], mask[:, 0])
 
@@ -80,8 +80,8 @@ def test_a_mask_of_ones_gives_the_attention_of_timm(name, monkeypatch):
     if not isinstance(attn, Attention):
         arguments["rope"] = random(7 - attn.num_prefix_tokens, 8, seed=1)
     expected = attn(x, **arguments)
-    attn.__class__ = MASKED_ATTENTION[type(attn)]
-    attn.sat_active, attn.sat_record = True, ForwardRecord()
+    attn.__class__ = ATTENTION_CLASSES[type(attn)]
+    attn.sat_mode, attn.sat_record = AttentionMode.MASKED, ForwardRecord()
     monkeypatch.setattr(attention_module, "mask_logits", lambda q, k, i, s: torch.full((2, 7), torch.inf))
     torch.testing.assert_close(attn(x, **arguments), expected)
 

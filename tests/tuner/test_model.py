@@ -27,7 +27,14 @@ def adapted(tune="none", vit=None, **config):
         ({"num_classes": 0}, "num_classes must be a positive integer, not 0"),
         ({"num_classes": 2.0}, "num_classes must be a positive integer, not 2.0"),
         ({"num_spatial_blocks": 0}, "num_spatial_blocks must be a positive integer, not 0"),
-        ({"tune": "fulll"}, r"unknown tune 'fulll'. Did you mean 'full'\? Valid choices: none, lora, full"),
+        ({"tune": "fulll"}, r"unknown tune 'fulll'. Did you mean 'full'\? Valid choices: none, bias_norm, lora, full"),
+        ({"token_entry": "early"}, "unknown token_entry 'early'.* Valid choices: input, late, isolated"),
+        ({"num_tuned_blocks": 0}, "num_tuned_blocks must be a positive integer, not 0"),
+        ({"num_tuned_blocks": 2, "tune": "none"}, "num_tuned_blocks=2 has no effect with tune='none'"),
+        ({"use_dora": True, "tune": "full"}, "use_dora=True has no effect with tune='full'. Use tune=\"lora\""),
+        ({"r": 0}, r"r \(the rank of LoRA\) must be a positive integer, not 0"),
+        ({"r": -4}, r"r \(the rank of LoRA\) must be a positive integer, not -4"),
+        ({"rank_pattern": {"qkv": 0}}, r"rank_pattern\['qkv'\] must be a positive integer, not 0"),
         ({"head": "conv5x5"}, "unknown head 'conv5x5'.* Valid choices: conv3x3, conv1x1, separable"),
         ({"class_names": ["a"]}, "class_names has 1 names, but num_classes is 2"),
         ({"tune": "full", "target_modules": ["qkv"]}, "has no effect with tune='full'"),
@@ -86,9 +93,10 @@ def test_full_tuning_refuses_parameters_that_it_cannot_copy():
     assert adapted("lora", vit=vit)(images_for(vit)).logits.shape == (2, 3)
 
 
-def test_more_spatial_blocks_than_blocks_are_refused():
-    with pytest.raises(UsageError, match="num_spatial_blocks=4 is more than the 3 blocks of this VisionTransformer"):
-        adapted(num_spatial_blocks=4)
+@pytest.mark.parametrize("field", ["num_spatial_blocks", "num_tuned_blocks"])
+def test_more_blocks_than_there_are_are_refused(field):
+    with pytest.raises(UsageError, match=f"{field}=4 is more than the 3 blocks of this VisionTransformer"):
+        adapted("lora", **{field: 4})
 
 
 def test_all_blocks_may_be_spatial():
@@ -360,17 +368,19 @@ def test_reentrant_checkpointing_is_refused():
         timm.layers.set_reentrant_ckpt(False)
 
 
-@pytest.mark.parametrize("backbone", ["vit", "dinov3"])
-def test_compiled_model(backbone):
-    model = adapted("full", vit=create(backbone))
+@pytest.mark.parametrize(
+    ("backbone", "tune", "token_entry"),
+    [("vit", "full", "input"), ("vit", "lora", "late"), ("dinov3", "bias_norm", "isolated")],
+)
+def test_compiled_model(backbone, tune, token_entry):
+    model = adapted(tune, vit=create(backbone), token_entry=token_entry)
     images = images_for(model)
     expected = model(images)
-    expected_loss = SatLoss()(expected, torch.tensor([0, 1])).total
-    expected_loss.backward()
+    SatLoss()(expected, torch.tensor([0, 1])).total.backward()
     gradients = [p.grad.clone() for p in model.parameters() if p.requires_grad]
     model.zero_grad()
     torch.compiler.reset()
-    compiled = torch.compile(model, backend="aot_eager")
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     for _ in range(2):
         output = compiled(images)
         torch.testing.assert_close(output.maps, expected.maps)

@@ -69,7 +69,7 @@ def reference_gradients(model):
     return gradients
 
 
-@pytest.mark.parametrize("tune", ["full", "none", "lora"])
+@pytest.mark.parametrize("tune", ["full", "none", "lora", "bias_norm"])
 def test_outputs_losses_and_gradients_agree_with_the_reference(tune):
     differences = parity(tune)
     assert len(differences) == 16
@@ -77,6 +77,6 @@ def test_outputs_losses_and_gradients_agree_with_the_reference(tune):
 
 
 if __name__ == "__main__":
-    for mode in ("full", "none", "lora"):
+    for mode in ("full", "none", "lora", "bias_norm"):
         for name, difference in parity(mode).items():
-            print(f"tune={mode:<5} {name:<32} {difference:.1e}")
+            print(f"tune={mode:<9} {name:<32} {difference:.1e}")

@@ -118,11 +118,14 @@ def _read(root: Path, split: str, problems: Problems) -> SourceSplit | None:
 
 
 def _detect(root: Path) -> bool:
-    folder = root / "train" if (root / "train").is_dir() else root
+    has_splits = (root / "train").is_dir()
+    folder = root / "train" if has_splits else root
     names = class_folders(folder)
     if {name.lower() for name in names} & _NO_CLASSES:
         return False
-    return any(next(image_files(folder / name, Problems(skip=True)), None) is not None for name in names)
+    found = (next(image_files(folder / name, Problems(skip=True)), None) for name in names)
+    # Without splits, images deep down are more likely those of another layout.
+    return any(image is not None and (has_splits or image.parent.parent == root) for image in found)
 
 
 SOURCE = Source("folder", "class folders, with boxes in metadata.jsonl where known", _LAYOUT, _read, detect=_detect)

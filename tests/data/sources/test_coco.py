@@ -95,7 +95,8 @@ def test_images_without_objects_are_left_out_and_counted(root):
     ],
 )
 def test_usual_places_are_found(tmp_path, annotations, folder, split):
-    write(tmp_path, annotations.format("train"), folder.format("train"), TRAIN)
+    flat = content(("1.jpg", (3, [1, 2, 10, 5])), ("2.jpg", (18, [0, 0, 40, 30])))
+    write(tmp_path, annotations.format("train"), folder.format("train"), flat)
     write(tmp_path, annotations.format(split), folder.format(split), TEST)
     assert len(load_source(str(tmp_path), "train")) == 2
     assert len(load_source(str(tmp_path), "validation")) == 1

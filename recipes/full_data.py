@@ -1,0 +1,148 @@
+"""Fine-tuning on all training images: learns to localise objects from image labels, without any box.
+
+    accelerate launch recipes/full_data.py                                             the generated PartScenes
+    accelerate launch recipes/full_data.py --preset cub --data-root CUB_200_2011       the published settings
+
+After every epoch the model is measured on the validation split, and the best adapter is kept: by GT-known Loc where the
+split has boxes, else by classification accuracy. The test split is looked at once, at the end, and chooses nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from sat_peft.command_line import parse, run
+from sat_peft.data.options import DataOptions
+from sat_peft.errors import UsageError
+from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
+from sat_peft.presets import PRESETS
+
+# What needs torch is imported inside the function, so that --help and a mistyped option answer at once.
+
+
+@dataclass(frozen=True)
+class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, ModelOptions, DataOptions):
+    preset: Literal["part_scenes", "cub", "ilsvrc"] | None = None
+    """Named settings, which other options override."""
+    config: Path | None = None
+    """Take the settings of the run folder or config.json that is named."""
+    seed: int = 0
+    """Of the initialisation, the order and the augmentation."""
+    epochs: int = 3
+    """Passes over the training images."""
+
+
+def main(config: Config) -> None:
+    from accelerate import PartialState
+    from accelerate.utils import set_seed
+
+    from sat_peft import save_adapter
+    from sat_peft.backbones import resolve_data_config
+    from sat_peft.building import create_accelerator, create_criterion, create_model
+    from sat_peft.comparison import closing_words, compare, sat_method, write_results
+    from sat_peft.data.loaders import build_loaders
+    from sat_peft.data.options import load, with_absolute_paths
+    from sat_peft.evaluator import evaluate, resolve_threshold
+    from sat_peft.parameters import count_parameters
+    from sat_peft.report.tables import parameter_table
+    from sat_peft.run import RunFolder, check_output
+    from sat_peft.training import Training
+    from sat_peft.tuner.checkpoint import load_adapter_weights
+
+    start = time.perf_counter()
+    if config.epochs < 1:
+        raise UsageError(f"epochs must be at least 1, got {config.epochs}.")
+    # A threshold that cannot be is refused now and not after the training.
+    resolve_threshold(config.threshold, None, config.protocol)
+    config = dataclasses.replace(with_absolute_paths(config), output=config.folder("full_data"))
+    resume = config.resume is not None
+    if PartialState().is_main_process:
+        check_output(config.output, overwrite=config.overwrite, resume=resume)
+    accelerator = create_accelerator(config, config, config.output)
+    say, main_process = accelerator.print, accelerator.is_main_process
+
+    data = load(config, say=say)
+    splits = data.splits
+    class_names = splits["train"].features["label"].names
+    # Every process has its own stochastic depth.
+    set_seed(config.seed, device_specific=True)
+    model = create_model(config, config, class_names)
+    loaders = build_loaders(
+        splits,
+        resolve_data_config(model.base_model.model),
+        protocol=config.protocol,
+        batch_size=config.batch_size,
+        eval_batch_size=config.eval_batch_size,
+        augmentation=config.augmentation,
+        num_workers=config.num_workers,
+        cache_train=len(splits["train"]) <= 1000,
+        seed=config.seed,
+    )
+    train_loader = accelerator.prepare(loaders.train)
+    validation_loader = accelerator.prepare(loaders.validation) if loaders.validation else None
+    parameters = count_parameters(model)
+    say(f"\nTrained on {config.backbone}, which stays frozen:\n{parameter_table(parameters)}")
+    say(f"Training images: {len(splits['train'])} of {len(class_names)} classes, no boxes\n")
+
+    epoch_steps = math.ceil(len(train_loader) / config.gradient_accumulation_steps)
+    schedule = {"steps": config.epochs * epoch_steps, "checkpoint_every": config.checkpoint_every}
+    with RunFolder(
+        config.output, asdict(config), main_process=main_process, overwrite=config.overwrite, resume=resume
+    ) as folder:
+        accelerator.wait_for_everyone()
+        for name, content in data.records().items():
+            folder.write_json(name, content)
+        accelerator.init_trackers("sat_peft")
+        best = folder.read_json("best.json") if resume else None
+
+        # SAT: classification + batch area + normalization, from image labels.
+        criterion = create_criterion(config)
+        training = Training(accelerator, model, train_loader, config, folder, name="SAT", **schedule)
+        for batch in training:
+            loss = criterion(training.module(batch["images"]), batch["labels"])
+            training.update(loss._asdict())
+            if training.step % epoch_steps or not accelerator.sync_gradients:
+                continue
+            epoch, figure, score = training.step // epoch_steps, "no validation split: last epoch", 0.0
+            if validation_loader is not None:
+                with training.evaluation() as unwrapped:
+                    known = evaluate(sat_method(unwrapped), validation_loader, accelerator, protocol=config.protocol)
+                figure = "gt_known" if known.num_with_boxes else "top1_cls"
+                score = known.result.summary[figure]
+                say(f"epoch {epoch}: validation {figure} {score:.1f}")
+            if validation_loader is None or best is None or score > best["score"]:
+                best = {"epoch": epoch, "step": training.step, "figure": figure, "score": score}
+                if main_process:
+                    save_adapter(training.unwrapped(), folder.path / "adapter")
+                folder.write_json("best.json", best)
+        model = training.finish()
+        accelerator.wait_for_everyone()
+        load_adapter_weights(model, folder.path / "adapter")
+        say(f"best epoch: {best['epoch']} ({best['figure']} {best['score']:.1f})")
+
+        comparison = compare(model, train_loader, loaders, accelerator, folder, config, optimization=config, **schedule)
+        results = write_results(
+            folder,
+            comparison,
+            protocol=config.protocol,
+            parameters=parameters,
+            training_images=len(splits["train"]),
+            seconds=time.perf_counter() - start,
+            best=best,
+        )
+    accelerator.end_training()
+    say(closing_words(folder, comparison, results))
+
+
+if __name__ == "__main__":
+    run(
+        main,
+        partial(parse, Config, PRESETS["full_data"], description=__doc__),
+        interrupted="what the run wrote so far is readable in its folder; go on with --resume FOLDER",
+    )

@@ -1,0 +1,218 @@
+"""How little has to be trained: fine-tuning in several regimes, from the spatial token alone to every block.
+
+    accelerate launch recipes/low_param.py                                          the cheapest good regime
+    accelerate launch recipes/low_param.py --regimes all --trials 3 --output runs/regimes
+    accelerate launch recipes/low_param.py --preset ilsvrc --data-root DIR --max-parameters 450000
+
+A regime is a choice of what is trained on the frozen backbone. Every regime and seed leaves a run folder; several leave
+a table and a plot of localisation accuracy against trained parameters with the Pareto front marked. Launched again,
+what is finished is not run again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from sat_peft.command_line import parse, run
+from sat_peft.data.options import DataOptions
+from sat_peft.errors import UsageError, unknown_choice
+from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
+from sat_peft.presets import PRESETS
+from sat_peft.regimes import REGIMES
+
+# What needs torch is imported inside the functions, so that --help and a mistyped option answer at once.
+
+
+@dataclass(frozen=True)
+class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, ModelOptions, DataOptions):
+    preset: Literal["part_scenes", "cub", "ilsvrc", "ilsvrc_dinov2"] | None = None
+    """Named settings, which other options override."""
+    config: Path | None = None
+    """Take the settings of the run folder or config.json that is named."""
+    regimes: tuple[str, ...] = ()
+    """What is trained: names of `sat_peft.regimes.REGIMES`, or `all`; they set --tune, --head and their like. Without
+    any, these options say it themselves: LoRA of rank 1 in the attention's projections and a pointwise head."""
+    max_parameters: int | None = None
+    """Refuse to train more parameters than these."""
+    baselines: tuple[Literal["cam", "tscam", "rollout", "centre_box"], ...] = ()
+    """Measured beside SAT, on the same backbone, images and steps."""
+    head: Literal["conv3x3", "conv1x1", "separable"] = "conv1x1"
+    """The classification head (the paper's is conv3x3)."""
+    lora_rank: int = 1
+    """Rank of LoRA, for --tune lora."""
+    lora_targets: tuple[str, ...] = ("proj",)
+    """Linear layers that LoRA reaches, by the end of their names (qkv, proj, fc1, fc2)."""
+    learning_rate: float = 3e-3
+    """Of AdamW; few parameters take large steps."""
+    shots: int | Literal["all"] = 1
+    """Labelled training images per class; `all` takes every one there is."""
+    image_ids: Path | None = None
+    """The image_ids.json of a run: its training images are taken, instead of drawing --shots."""
+    trials: int = 1
+    """Runs of each regime, with the seeds from --seed on."""
+    seed: int = 0
+    """Of the choice of images, the initialisation, the order and the augmentation."""
+    steps: int = 150
+    """Optimizer steps."""
+    epochs: int | None = None
+    """Passes over the training images, instead of --steps."""
+
+
+def main(config: Config) -> None:
+    from accelerate import PartialState
+
+    from sat_peft.data.options import load, with_absolute_paths
+    from sat_peft.evaluator import resolve_threshold
+    from sat_peft.run import check_output
+    from sat_peft.sweep import run_cells
+
+    if config.trials < 1:
+        raise UsageError(f"trials must be at least 1, got {config.trials}.")
+    names = list(REGIMES) if config.regimes == ("all",) else list(config.regimes)
+    for name in names:
+        if name not in REGIMES:
+            raise unknown_choice("regime", name, [*REGIMES, "all"])
+    # A threshold that cannot be is refused now and not after the training.
+    resolve_threshold(config.threshold, None, config.protocol)
+    if config.image_ids is not None and config.shots == "all":
+        raise UsageError("--image-ids names the training images; leave out --shots all.")
+    config = with_absolute_paths(config)
+    output = config.folder("low_param")
+    read_data = partial(load, config, shots=0 if config.shots == "all" else config.shots)
+    if len(names) <= 1 and config.trials == 1:
+        if PartialState().is_main_process:
+            check_output(output, overwrite=config.overwrite, resume=config.resume is not None)
+        run_cell(dataclasses.replace(config, output=output, **(REGIMES[names[0]] if names else {})), read_data)
+        return
+    data = read_data()
+    cells = {
+        f"{name or 'options'}/seed-{seed}": dataclasses.replace(
+            config, regimes=(name,) if name else (), trials=1, seed=seed, **REGIMES.get(name, {})
+        )
+        for name in names or [None]
+        for seed in range(config.seed, config.seed + config.trials)
+    }
+    results = run_cells(output, cells, lambda cell: run_cell(cell, lambda say: data), overwrite=config.overwrite)
+    if PartialState().is_main_process:
+        report(config, output, results)
+
+
+def run_cell(config: Config, read_data) -> dict:
+    """One run: a regime and a seed. Returns its results.json."""
+    from accelerate.utils import set_seed
+
+    from sat_peft import save_adapter
+    from sat_peft.backbones import resolve_data_config
+    from sat_peft.building import create_accelerator, create_criterion, create_model
+    from sat_peft.comparison import closing_words, compare, write_results
+    from sat_peft.data.loaders import build_loaders
+    from sat_peft.data.shots import choose_shots
+    from sat_peft.parameters import count_parameters
+    from sat_peft.report.tables import parameter_table
+    from sat_peft.run import RunFolder
+    from sat_peft.training import Training
+
+    start = time.perf_counter()
+    accelerator = create_accelerator(config, config, config.output)
+    say, main_process = accelerator.print, accelerator.is_main_process
+
+    # Data: the shots for training; validation boxes choose thresholds; test images are seen once, at the end.
+    data = read_data(say=say)
+    splits = dict(data.splits)
+    if config.shots != "all":
+        splits["train"] = choose_shots(splits["train"], config.shots, config.seed, image_ids=config.image_ids)
+    class_names = splits["train"].features["label"].names
+
+    # Every process has its own stochastic depth.
+    set_seed(config.seed, device_specific=True)
+    model = create_model(config, config, class_names)
+    parameters = count_parameters(model)
+    say(f"\nTrained on {config.backbone}, which stays frozen:\n{parameter_table(parameters)}")
+    if config.max_parameters is not None and parameters.trainable > config.max_parameters:
+        raise UsageError(
+            f"{parameters.trainable:,} parameters would be trained, more than --max-parameters "
+            f"{config.max_parameters:,}. Take a smaller head (--head conv1x1), --tune none, or a lower --lora-rank."
+        )
+    loaders = build_loaders(
+        splits,
+        resolve_data_config(model.base_model.model),
+        protocol=config.protocol,
+        batch_size=config.batch_size,
+        eval_batch_size=config.eval_batch_size,
+        augmentation=config.augmentation,
+        num_workers=config.num_workers,
+        cache_train=len(splits["train"]) <= 1000,
+        seed=config.seed,
+    )
+    train_loader = accelerator.prepare(loaders.train)
+    steps = config.steps
+    if config.epochs is not None:
+        steps = config.epochs * math.ceil(len(train_loader) / config.gradient_accumulation_steps)
+
+    resume = config.resume is not None
+    with RunFolder(
+        config.output, asdict(config), main_process=main_process, overwrite=config.overwrite, resume=resume
+    ) as folder:
+        accelerator.wait_for_everyone()
+        if config.shots != "all":
+            folder.write_json("image_ids.json", splits["train"]["image_id"][:])
+        for name, content in data.records().items():
+            folder.write_json(name, content)
+        accelerator.init_trackers("sat_peft")
+        schedule = {"steps": steps, "checkpoint_every": config.checkpoint_every}
+
+        # SAT: classification + batch area + normalization, from image labels.
+        criterion = create_criterion(config)
+        training = Training(accelerator, model, train_loader, config, folder, name="SAT", **schedule)
+        for batch in training:
+            loss = criterion(training.module(batch["images"]), batch["labels"])
+            training.update(loss._asdict())
+        model = training.finish()
+        if main_process:
+            save_adapter(model, folder.path / "adapter")
+
+        comparison = compare(model, train_loader, loaders, accelerator, folder, config, optimization=config, **schedule)
+        results = write_results(
+            folder,
+            comparison,
+            protocol=config.protocol,
+            parameters=parameters,
+            training_images=len(splits["train"]),
+            seconds=time.perf_counter() - start,
+        )
+    accelerator.end_training()
+    say(closing_words(folder, comparison, results))
+    return results
+
+
+def report(config: Config, output: Path, results: dict[str, dict]) -> None:
+    """Table and plot of all regimes: mean and standard deviation over the trials."""
+    from sat_peft.report.sweeps import draw_parameters, point_table
+    from sat_peft.run import write_json_atomic, write_text_atomic
+    from sat_peft.sweep import gather_point, pareto_front
+
+    runs: dict[str, list[dict]] = {}
+    for name, cell in results.items():
+        runs.setdefault(name.rpartition("/")[0], []).append(cell)
+    points = sorted((gather_point(name, cells) for name, cells in runs.items()), key=lambda point: point.trainable)
+    table = point_table(points, first="regime", methods=False)
+    front = ", ".join(point.title for point in pareto_front(points))
+    write_json_atomic(output / "results.json", results)
+    write_text_atomic(output / "table.md", f"{table}\n\nPareto front: {front}\n")
+    title = f"{config.data}, {config.shots} images per class, {config.trials} trials, protocol {config.protocol}"
+    draw_parameters(output / "parameters.png", points, title=title)
+    print(f"\n{table}\n\nPareto front: {front}\nWritten to {output / 'table.md'} and {output / 'parameters.png'}")
+
+
+if __name__ == "__main__":
+    run(
+        main,
+        partial(parse, Config, PRESETS["low_param"], description=__doc__),
+        interrupted="what the run wrote so far is readable in its folder; go on with --resume FOLDER",
+    )

@@ -1,0 +1,100 @@
+"""From a recipe's options to what they mean: the model, the loss, Accelerate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import imports as available
+from peft import PeftModel, get_peft_model
+from torch import nn
+
+from sat_peft.backbones import create_backbone
+from sat_peft.cpu import keep_freed_memory, set_cpu_threads
+from sat_peft.data.splits import check_class_names
+from sat_peft.errors import UsageError
+from sat_peft.losses import SatLoss
+from sat_peft.options import LossOptions, ModelOptions, OptimizationOptions, RunOptions
+from sat_peft.tuner import SatConfig, load_adapter
+
+
+def create_model(options: ModelOptions, optimization: OptimizationOptions, class_names: list[str]) -> PeftModel:
+    """The backbone with its adapter.
+
+    Args:
+        options: of the backbone and the adapter.
+        optimization: stochastic depth and gradient checkpointing of the backbone.
+        class_names: of the head.
+
+    Raises:
+        UsageError: a backbone or weights that cannot be had, an option that does not fit the backbone, or an
+            `init_adapter` of another configuration.
+    """
+    backbone = create_backbone(
+        options.backbone, weights=options.weights, image_size=options.image_size, drop_path_rate=optimization.drop_path
+    )
+    backbone.set_grad_checkpointing(optimization.gradient_checkpointing)
+    config = _sat_config(options, backbone, class_names)
+    if options.init_adapter is None:
+        return get_peft_model(backbone, config)
+    model = load_adapter(backbone, options.init_adapter, is_trainable=True)
+    _check_same(config, model.peft_config["default"], options.init_adapter)
+    return model
+
+
+def _sat_config(options: ModelOptions, backbone: nn.Module, class_names: list[str]) -> SatConfig:
+    default_init = "random" if getattr(backbone, "cls_token", None) is None else "class_token"
+    return SatConfig(
+        num_classes=len(class_names),
+        num_spatial_blocks=options.num_spatial_blocks,
+        tune=options.tune,
+        num_tuned_blocks=options.num_tuned_blocks,
+        head=options.head,
+        train_head=options.train_head,
+        token_entry=options.token_entry,
+        token_init=options.token_init or default_init,
+        r=options.lora_rank,
+        lora_alpha=options.lora_rank,
+        target_modules=list(options.lora_targets) or None,
+        use_dora=options.use_dora,
+        class_names=class_names,
+    )
+
+
+def _check_same(wanted: SatConfig, found: SatConfig, folder: Path) -> None:
+    """Refuses an adapter to start from that is not what the options ask for."""
+    check_class_names(found.class_names, found.num_classes, wanted.class_names)
+    for name in ("num_spatial_blocks", "tune", "num_tuned_blocks", "head", *(("r",) if wanted.tune == "lora" else ())):
+        if getattr(wanted, name) != getattr(found, name):
+            raise UsageError(
+                f"the adapter {folder} was trained with {name} {getattr(found, name)!r}, the options ask for "
+                f"{getattr(wanted, name)!r}. Give the adapter's, or start without --init-adapter."
+            )
+
+
+def create_criterion(options: LossOptions) -> SatLoss:
+    """The loss with its area target and weights."""
+    return SatLoss(
+        options.area_target, area_weight=options.area_weight, normalization_weight=options.normalization_weight
+    )
+
+
+def create_accelerator(optimization: OptimizationOptions, run: RunOptions, folder: Path) -> Accelerator:
+    """Accelerate as the options ask for it, and on a CPU the threads and memory that make it fast.
+
+    Raises:
+        UsageError: a tracker that is not installed.
+    """
+    for name in run.track:
+        if not getattr(available, f"is_{name}_available")():
+            raise UsageError(f"the tracker {name!r} is not installed: pip install {name}.")
+    accelerator = Accelerator(
+        gradient_accumulation_steps=optimization.gradient_accumulation_steps,
+        dynamo_backend="inductor" if optimization.compile else None,
+        log_with=list(run.track) or None,
+        project_dir=str(folder) if run.track else None,
+    )
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
+        set_cpu_threads(run.threads)
+    return accelerator

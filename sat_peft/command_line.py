@@ -1,0 +1,103 @@
+"""What every recipe does with its command line: presets, configurations of earlier runs, and mistakes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from sat_peft.errors import UsageError, unknown_choice
+
+# Of the run and not of the experiment: an earlier run's are not taken over, and may differ where a run is resumed.
+RUN_FIELDS = ("output", "overwrite", "resume", "config", "threads", "num_workers", "track", "checkpoint_every")
+
+
+def read_config(path: Path, kind: type) -> dict[str, Any]:
+    """The fields of a config.json that a recipe wrote, as values of the dataclass `kind`, without `RUN_FIELDS`.
+
+    Raises:
+        UsageError: no such file, no configuration of this recipe, or a field that `kind` does not have.
+    """
+    if path.is_dir():
+        path = path / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"the configuration {str(path)!r} does not exist. Name the config.json of a run.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UsageError(f"{path} is no configuration of a run ({error}).") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} is no configuration of a run: it holds no fields.")
+    hints = typing.get_type_hints(kind)
+    unknown = [name for name in values if name not in hints]
+    if unknown:
+        raise UsageError(
+            f"{path} has fields that this recipe does not know: {', '.join(unknown[:5])}. It was written by another "
+            "recipe or version."
+        )
+    return {name: _of_json(value, hints[name]) for name, value in values.items() if name not in RUN_FIELDS}
+
+
+def _of_json(value: Any, hint: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, str) and (hint is Path or Path in typing.get_args(hint)):
+        return Path(value)
+    return value
+
+
+def parse(kind: type, presets: Mapping[str, dict], *, description: str, arguments: list[str] | None = None) -> Any:
+    """Parses the command line into the dataclass `kind`, whose fields include `preset`, `config` and `resume`.
+
+    What the command line does not give comes from the configuration of an earlier run (`--config`, or the folder of
+    `--resume`), else from the preset, else from the defaults of `kind`.
+
+    Raises:
+        UsageError: an unknown preset, an unreadable configuration, or a resumed run whose configuration was changed.
+    """
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("preset", "config", "resume"):
+        early.add_argument(f"--{name}")
+    given, _ = early.parse_known_args(arguments)
+    if given.preset is not None and given.preset not in presets:
+        raise unknown_choice("preset", given.preset, presets)
+    defaults = dict(presets[given.preset]) if given.preset else {}
+    if given.config is not None and given.resume is not None:
+        raise UsageError("--resume takes the configuration of the run itself; leave out --config.")
+    recorded = read_config(Path(given.config or given.resume), kind) if given.config or given.resume else {}
+    options = tyro.cli(kind, description=description, default=kind(**(defaults | recorded)), args=arguments)
+    if given.resume is not None:
+        for name, value in recorded.items():
+            if getattr(options, name) != value:
+                raise UsageError(
+                    f"the run {given.resume} was started with {name} {value!r}; it cannot go on with "
+                    f"{getattr(options, name)!r}. Leave out the option, or start anew with --config {given.resume}."
+                )
+        if options.output not in (None, options.resume):
+            raise UsageError(f"a resumed run goes on in its own folder; leave out --output {options.output}.")
+        options = dataclasses.replace(options, output=options.resume)
+    return options
+
+
+def run(main: Callable[[Any], None], options: Callable[[], Any], *, interrupted: str) -> None:
+    """Calls `main(options())`: a user's mistake is told in a line and exits with status 2, Ctrl-C says what is left.
+
+    Args:
+        main: of a recipe.
+        options: parses the command line.
+        interrupted: what is told after Ctrl-C.
+    """
+    try:
+        main(options())
+    except UsageError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(f"\ninterrupted; {interrupted}")

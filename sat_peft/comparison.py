@@ -1,0 +1,185 @@
+"""What a trained model is worth: SAT and the baselines on the same test images, with thresholds from elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from accelerate import Accelerator
+from peft import PeftModel
+from torch.utils.data import DataLoader
+
+from sat_peft.baselines import BASELINES, TRAINED_BASELINES, localizers, needed_classifiers, save_trained
+from sat_peft.data.loaders import Loaders
+from sat_peft.evaluator import (
+    Evaluation,
+    Method,
+    centre_box_accuracy,
+    choose_centre_side,
+    evaluate,
+    resolve_threshold,
+)
+from sat_peft.options import EvaluationOptions, OptimizationOptions
+from sat_peft.parameters import ParameterCount
+from sat_peft.report.gallery import draw_best_and_worst
+from sat_peft.report.tables import FIGURES, method_table
+from sat_peft.run import RunFolder, atomic_replacement
+from sat_peft.training import Training
+
+# TS-CAM has the head of SAT and its learning rate; a linear classifier learns with larger steps.
+_LEARNING_RATES = {"cam": 1e-2}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Evaluations by method, the figures by method in percent (None where not measured), and the centre box's side."""
+
+    evaluations: dict[str, Evaluation]
+    figures: dict[str, dict[str, float | None]]
+    centre_side: float | None
+
+    def table(self) -> str:
+        """The figures as text, and where the thresholds came from."""
+        titles = {"sat": "SAT", **BASELINES, "centre_box": f"centre box, side {self.centre_side}, classes of SAT"}
+        lines = [method_table({titles[name]: figures for name, figures in self.figures.items()})]
+        if self.evaluations["sat"].num_with_boxes:
+            chosen = ", ".join(f"{titles[name]} {each.result.threshold:g}" for name, each in self.evaluations.items())
+            lines.append(f"  Thresholds: {chosen} ({self.evaluations['sat'].result.threshold_source})")
+        else:
+            lines.append("  Localisation: not measured (the test split has no boxes); examples.png shows the maps.")
+        return "\n".join(lines)
+
+
+def sat_method(model: PeftModel) -> Method:
+    """A model with a SAT adapter, as the evaluator takes it."""
+
+    def localize(images, labels):
+        output = model(images)
+        return output.logits, output.maps
+
+    return localize
+
+
+def compare(
+    model: PeftModel,
+    train_loader: DataLoader,
+    loaders: Loaders,
+    accelerator: Accelerator,
+    run: RunFolder,
+    options: EvaluationOptions,
+    *,
+    optimization: OptimizationOptions,
+    steps: int,
+    checkpoint_every: int = 0,
+) -> Comparison:
+    """Measures SAT, takes the adapter out, then trains and measures the baselines on the bare backbone.
+
+    Args:
+        model: the trained model, in evaluation mode; it is unloaded.
+        train_loader: prepared, for the baselines.
+        loaders: whose test and validation splits are measured. The test split never chooses a threshold.
+        accelerator: of the run.
+        run: gets examples.png, the weights of the baselines and their metrics.
+        options: what is measured.
+        optimization, steps, checkpoint_every: of the trained baselines.
+    """
+    test = accelerator.prepare(loaders.test)
+    validation = accelerator.prepare(loaders.validation) if loaders.validation else None
+
+    def measure(method: Method) -> tuple[Evaluation, Evaluation | None]:
+        known = evaluate(method, validation, accelerator, protocol=options.protocol) if validation else None
+        threshold = resolve_threshold(options.threshold, known, options.protocol)
+        return evaluate(method, test, accelerator, protocol=options.protocol, threshold=threshold), known
+
+    sat, known = measure(sat_method(model))
+    if accelerator.is_main_process:
+        picture = run.path / "examples.png"
+        draw_best_and_worst(picture, sat_method(model), loaders.test.dataset, sat, accelerator.device)
+
+    backbone, num_classes = model.unload(), model.peft_config["default"].num_classes
+    trained = {}
+    for name in needed_classifiers(options.baselines):
+        training = Training(
+            accelerator,
+            TRAINED_BASELINES[name](backbone, num_classes).to(accelerator.device),
+            train_loader,
+            optimization,
+            run,
+            name=BASELINES[name],
+            steps=steps,
+            learning_rate=_LEARNING_RATES.get(name),
+            checkpoint_every=checkpoint_every,
+        )
+        for batch in training:
+            training.update({"total": F.cross_entropy(training.module(batch["images"]), batch["labels"])})
+        trained[name] = training.finish()
+        if accelerator.is_main_process:
+            (run.path / "baselines").mkdir(exist_ok=True)
+            with atomic_replacement(run.path / "baselines" / f"{name}.safetensors") as file:
+                save_trained(trained[name], file)
+    evaluations = {"sat": sat}
+    for name, method in localizers(options.baselines, trained).items():
+        evaluations[name], _ = measure(method)
+
+    measured = sat.num_with_boxes > 0
+    figures = {
+        name: {key: each.result.summary[key] if measured or key == "top1_cls" else None for key in FIGURES}
+        for name, each in evaluations.items()
+    }
+    side = None
+    if "centre_box" in options.baselines and measured and known and known.num_with_boxes:
+        side = choose_centre_side(known.images, options.protocol)
+        figures["centre_box"] = centre_box_accuracy(sat.images, side, options.protocol)
+    return Comparison(evaluations, figures, side)
+
+
+def write_results(
+    run: RunFolder,
+    comparison: Comparison,
+    *,
+    protocol: str,
+    parameters: ParameterCount,
+    training_images: int,
+    seconds: float,
+    **more: object,
+) -> dict:
+    """Writes results.json, and returns its content.
+
+    Args:
+        run: with the adapter in it.
+        comparison: of the trained model.
+        protocol: of the comparison.
+        parameters: of the model.
+        training_images: how many it was trained on.
+        seconds: that the run took.
+        more: entries of the recipe's own.
+    """
+    sat = comparison.evaluations["sat"].result
+    results = {
+        "protocol": protocol,
+        "threshold": sat.threshold,
+        "threshold_source": sat.threshold_source,
+        "trainable_parameters": parameters.trainable,
+        "training_images": training_images,
+        "seconds": round(seconds, 1),
+        "methods": comparison.figures,
+        "thresholds": {name: each.result.threshold for name, each in comparison.evaluations.items()},
+        "centre_box_side": comparison.centre_side,
+        "test_images": sat.num_images,
+        "adapter_bytes": sum(file.stat().st_size for file in (run.path / "adapter").glob("*.safetensors")),
+        **more,
+    }
+    run.write_json("results.json", results)
+    return results
+
+
+def closing_words(run: RunFolder, comparison: Comparison, results: dict) -> str:
+    """What a recipe says at its end."""
+    size, seconds = results["adapter_bytes"] / 1000, results["seconds"]
+    return (
+        f"\nTest split: {results['test_images']} images, protocol {results['protocol']}, percent\n"
+        f"{comparison.table()}\n"
+        f"\nRun folder: {run.path}  (adapter {size:.0f} kB, {seconds:.0f} s)\n"
+        f"Look at {run.path / 'examples.png'}, then see more of its figures:\n"
+        f"  accelerate launch recipes/evaluate.py --run {run.path}"
+    )

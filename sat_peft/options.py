@@ -1,0 +1,130 @@
+"""Options that the training recipes share. A recipe's own configuration inherits from these, so that a flag means the
+same everywhere. Nothing heavy is imported here: `--help` and a mistyped option answer at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from sat_peft.errors import UsageError
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The backbone, and what is trained on it."""
+
+    backbone: str = "sat_peft_vit_nano_patch8_96"
+    """Any Vision Transformer of timm, for example deit_small_patch16_224 or vit_small_patch14_dinov2."""
+    weights: Path | None = None
+    """Local weights of the backbone (a .safetensors file, or a folder with one), instead of a download."""
+    image_size: int | None = None
+    """Side of the images in pixels; the backbone's own by default."""
+    num_spatial_blocks: int = 6
+    """K: the last blocks in which the spatial token masks the attention (the paper has 3 of 12; here all 6 of the nano
+    ViT, whose late blocks see little but the part that tells the class)."""
+    tune: Literal["none", "bias_norm", "lora", "full"] = "lora"
+    """Trained besides the token and the head, in the last blocks: nothing, biases and norms, LoRA, or all of them."""
+    num_tuned_blocks: int | None = None
+    """The last blocks that --tune reaches; K by default."""
+    head: Literal["conv3x3", "conv1x1", "separable"] = "conv3x3"
+    """The classification head (the paper's is conv3x3)."""
+    token_init: Literal["random", "class_token"] | None = None
+    """The spatial token starts at random (the paper) or as a copy of the class token; by default as the class token
+    where the backbone has one."""
+    train_head: bool = True
+    """Train the head; else it stays as it starts, at random."""
+    token_entry: Literal["input", "late", "isolated"] = "input"
+    """Where the spatial token meets the other tokens: at the input (the paper), before the first spatial block, or
+    from the input on without being read in the frozen blocks. The latter two need no gradients in frozen blocks."""
+    lora_rank: int = 8
+    """Rank of LoRA, for --tune lora."""
+    lora_targets: tuple[str, ...] = ()
+    """Linear layers that LoRA reaches, by the end of their names (qkv, proj, fc1, fc2); all of them by default."""
+    use_dora: bool = False
+    """DoRA instead of LoRA: the magnitude of the weights is trained apart from their direction."""
+    init_adapter: Path | None = None
+    """Start from the weights of this adapter folder, trained on the same backbone and number of classes."""
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """The loss: classification + batch area + normalization."""
+
+    area_target: float = 0.15
+    """Mean share of the image that the maps are drawn to (the paper: .25 on CUB, .35 on ILSVRC)."""
+    area_weight: float = 1.0
+    """Weight of the batch area loss; 0 leaves it out."""
+    normalization_weight: float = 3.0
+    """Weight of the normalization loss, which draws maps to 0 and 1 (the paper: 1); 0 leaves it out."""
+
+
+@dataclass(frozen=True)
+class OptimizationOptions:
+    """How it is trained."""
+
+    batch_size: int = 20
+    """Training images per process and step."""
+    gradient_accumulation_steps: int = 1
+    """Batches per optimizer step. The area of the loss is that of each batch, over all processes."""
+    learning_rate: float = 1e-3
+    """Of AdamW."""
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    """Of the learning rate, after the warm-up."""
+    warmup_steps: int = 10
+    """Steps in which the learning rate rises."""
+    weight_decay: float = 0.05
+    """Of AdamW; biases, norms and tokens have none."""
+    drop_path: float = 0.0
+    """Largest rate of stochastic depth, in all blocks (the paper: .1)."""
+    augmentation: Literal["shift", "crop", "none"] = "shift"
+    """`shift`: small reflected shifts and flips; `crop`: random crops from 8/7 of the size and flips (the paper)."""
+    gradient_checkpointing: bool = False
+    """Compute the activations of the blocks again in the backward pass: less memory, more time."""
+    compile: bool = False
+    """Compile the model with torch.compile; worth it on a GPU and in long trainings."""
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How it is measured."""
+
+    protocol: Literal["original", "sat", "wsol", "tscam"] = "original"
+    """Evaluation protocol of the tables; recipes/evaluate.py measures a run under others too."""
+    baselines: tuple[Literal["cam", "tscam", "rollout", "centre_box"], ...] = ("cam", "centre_box")
+    """Measured beside SAT, on the same backbone, images and steps. Attention rollout takes its classes from CAM; the
+    centre box needs a validation split with boxes."""
+    threshold: float | None = None
+    """Threshold of the maps; by default the best on the validation split if it has boxes, else the protocol's."""
+    eval_batch_size: int = 64
+    """Images per process and evaluation step."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The run: where it is written, what it starts from, and what it runs on."""
+
+    num_workers: int = 0
+    """Loader processes."""
+    threads: int | None = None
+    """Threads per process on a CPU; by default all cores, shared among the processes."""
+    output: Path | None = None
+    """Run folder; by default a new one below runs/."""
+    overwrite: bool = False
+    """Replace a run in the output folder."""
+    checkpoint_every: int = 100
+    """Optimizer steps between checkpoints, from which a run that was killed goes on; 0 for none."""
+    resume: Path | None = None
+    """Run folder of a run that did not come to its end: go on from its last checkpoint, with its configuration."""
+    track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Trackers of Accelerate that are told the metrics too; metrics.jsonl has them always."""
+
+    def folder(self, recipe: str) -> Path:
+        """The run folder; a new one below runs/ where none is named."""
+        return self.output or Path("runs", f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}")
+
+    def __post_init__(self):
+        if self.checkpoint_every < 0:
+            raise UsageError(f"checkpoint_every must be 0 or more, got {self.checkpoint_every}.")

@@ -1,0 +1,128 @@
+"""Many runs of one recipe, each in a folder of its own: what is finished is not run again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from sat_peft.command_line import RUN_FIELDS
+from sat_peft.errors import UsageError
+
+
+def _settings(config: Any) -> dict:
+    """The fields that decide the figures of a run, as json reads them back."""
+    fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in RUN_FIELDS}
+    return json.loads(json.dumps(fields, default=str))
+
+
+def _status(folder: Path) -> str | None:
+    file = folder / "status.json"
+    return json.loads(file.read_text(encoding="utf-8"))["status"] if file.is_file() else None
+
+
+def run_cells(
+    folder: Path, cells: Mapping[str, Any], run_cell: Callable[[Any], dict], *, overwrite: bool = False
+) -> dict[str, dict]:
+    """Runs every cell that is not finished, one after the other.
+
+    A cell is finished where its folder says so and holds a run of the same configuration. One that was killed goes on
+    from its last checkpoint.
+
+    Args:
+        folder: of the sweep; a cell called `shots-1/seed-0` has the folder of that name in it.
+        cells: the recipe's configuration of each cell, by name.
+        run_cell: runs a configuration and returns its results.json.
+        overwrite: run finished cells again.
+
+    Returns:
+        The results by cell.
+
+    Raises:
+        UsageError: a cell's folder holds a run of another configuration.
+    """
+    state, results = PartialState(), {}
+    if folder.is_file():
+        raise UsageError(f"the output {str(folder)!r} is a file; name a folder with --output.")
+    plans = {}
+    for name, cell in cells.items():
+        place = folder / name
+        status = None if overwrite else _status(place)
+        if status is not None:
+            recorded = json.loads((place / "config.json").read_text(encoding="utf-8"))
+            # A field that came later had its default's meaning.
+            known = _settings(type(cell)()) | recorded
+            changed = [key for key, value in _settings(cell).items() if known[key] != value]
+            if changed:
+                raise UsageError(
+                    f"the folder {place} holds a run with other values of {', '.join(changed[:5])}. Name another "
+                    "folder with --output, or replace its runs with --overwrite."
+                )
+        plans[name] = status
+    state.wait_for_everyone()  # before any process writes what another still looks at
+    for number, (name, cell) in enumerate(cells.items(), 1):
+        place = folder / name
+        if plans[name] == "finished":
+            state.print(f"[{number}/{len(cells)}] {name}: finished before")
+            results[name] = json.loads((place / "results.json").read_text(encoding="utf-8"))
+            continue
+        state.print(f"[{number}/{len(cells)}] {name}")
+        unfinished = place if plans[name] is not None else None
+        results[name] = run_cell(dataclasses.replace(cell, output=place, resume=unfinished, overwrite=overwrite))
+    return results
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """Several runs that differ in their seed alone.
+
+    Args:
+        title: in tables and plots.
+        trainable: trained parameters.
+        figures: by method and figure, the percentages of the runs; None where not measured.
+        seconds: median of a run.
+    """
+
+    title: str
+    trainable: int
+    figures: dict[str, dict[str, list[float] | None]]
+    seconds: float
+
+    def mean(self, method: str = "sat", figure: str = "gt_known") -> float:
+        """Mean over the runs; NaN where it was not measured."""
+        values = self.figures[method][figure]
+        return statistics.mean(values) if values else float("nan")
+
+    def deviation(self, method: str = "sat", figure: str = "gt_known") -> float:
+        """Sample standard deviation over the runs; 0 for one."""
+        values = self.figures[method][figure]
+        return statistics.stdev(values) if values and len(values) > 1 else 0.0
+
+
+def gather_point(title: str, runs: Sequence[Mapping]) -> Point:
+    """The results of runs that differ in their seed alone as one point."""
+    methods = {
+        method: {
+            figure: None
+            if any(run["methods"][method][figure] is None for run in runs)
+            else [run["methods"][method][figure] for run in runs]
+            for figure in figures
+        }
+        for method, figures in runs[0]["methods"].items()
+    }
+    seconds = statistics.median(run["seconds"] for run in runs)
+    return Point(title, runs[0]["trainable_parameters"], methods, seconds)
+
+
+def pareto_front(points: Sequence[Point]) -> list[Point]:
+    """The points that no other beats in GT-known Loc with as few or fewer trained parameters, cheapest first."""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.trainable, -point.mean())):
+        if not front or point.mean() > front[-1].mean():
+            front.append(point)
+    return front

@@ -1,0 +1,43 @@
+"""What tests of recipes share: a small folder of images, a small backbone, and recipes as modules."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from tiny_folder import write_folder
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> dict:
+    """Options of a run on a small folder with a small backbone of random weights."""
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    weights = folder / "model.safetensors"
+    save_file(timm.create_model("test_vit").state_dict(), weights)
+    data = write_folder(folder / "data")
+    return {"data": str(data), "backbone": "test_vit", "weights": weights, "image_size": 64}
+
+
+@pytest.fixture(scope="session")
+def load_recipe():
+    """Loads a recipe as a module, by name. Running it in this process sets the number of threads, which is put back."""
+    threads, loaded = torch.get_num_threads(), []
+
+    def load(name: str):
+        spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        loaded.append(spec.name)
+        spec.loader.exec_module(module)
+        return module
+
+    yield load
+    torch.set_num_threads(threads)
+    for name in loaded:
+        sys.modules.pop(name, None)

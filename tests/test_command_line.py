@@ -1,0 +1,101 @@
+"""Where the settings of a recipe come from, and what is said of those that cannot be."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytest
+
+from sat_peft.command_line import parse, read_config, run
+from sat_peft.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Config:
+    preset: str | None = None
+    config: Path | None = None
+    resume: Path | None = None
+    output: Path | None = None
+    weights: Path | None = None
+    shots: tuple[int, ...] = (1,)
+    learning_rate: float = 1.0
+    threads: int | None = None
+
+
+PRESETS = {"slow": {"learning_rate": 0.1, "shots": (2, 3)}, "plain": {}}
+
+
+def parsed(*arguments: str) -> Config:
+    return parse(Config, PRESETS, description="A recipe.", arguments=list(arguments))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder of an earlier run."""
+    earlier = Config(output=tmp_path, weights=Path("w.safetensors"), shots=(5, 6), learning_rate=0.5, threads=7)
+    (tmp_path / "config.json").write_text(json.dumps(asdict(earlier), default=str))
+    return tmp_path
+
+
+def test_the_command_line_wins_over_the_preset_and_the_preset_over_the_defaults():
+    assert parsed() == Config()
+    assert parsed("--preset", "slow") == Config(preset="slow", learning_rate=0.1, shots=(2, 3))
+    assert parsed("--preset=slow", "--learning-rate", "3").learning_rate == 3
+
+
+def test_settings_of_an_earlier_run_are_read_back_with_their_types_but_not_its_folder(folder):
+    expected = Config(config=folder, weights=Path("w.safetensors"), shots=(5, 6), learning_rate=0.5)
+    assert parsed("--config", str(folder)) == expected
+    file = folder / "config.json"
+    assert parsed("--config", str(file), "--shots", "9").shots == (9,)
+
+
+def test_a_resumed_run_has_its_own_settings_and_folder(folder):
+    resumed = parsed("--resume", str(folder), "--threads", "2")
+    assert (resumed.output, resumed.learning_rate, resumed.threads) == (folder, 0.5, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--preset", "slwo"], "unknown preset 'slwo'. Did you mean 'slow'"),
+        (["--config", "gone"], "'gone' does not exist"),
+        (
+            ["--resume", "FOLDER", "--learning-rate", "2"],
+            "learning_rate 0.5; it cannot go on with 2.0",
+        ),
+        (["--resume", "FOLDER", "--config", "FOLDER"], "leave out --config"),
+        (["--resume", "FOLDER", "--output", "elsewhere"], "leave out --output elsewhere"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(folder, arguments, words):
+    with pytest.raises(UsageError, match=words):
+        parsed(*[str(folder) if argument == "FOLDER" else argument for argument in arguments])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("{", "no configuration of a run"), ("[1]", "holds no fields"), ('{"colour": 1}', "does not know: colour")],
+)
+def test_files_that_are_no_configuration_are_refused(tmp_path, content, words):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UsageError, match=words):
+        read_config(tmp_path, Config)
+
+
+def test_a_mistake_is_a_line_and_status_2(capsys):
+    def main(options):
+        raise UsageError("not like this")
+
+    with pytest.raises(SystemExit) as caught:
+        run(main, lambda: None, interrupted="nothing is lost")
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "\nerror: not like this\n"
+
+
+def test_other_errors_keep_their_traceback():
+    def main(options):
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        run(main, lambda: None, interrupted="nothing is lost")
