@@ -8,6 +8,7 @@ leave the upright image, the message says so.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -92,6 +93,36 @@ def decode_mask(record: dict, image_id: str) -> np.ndarray:
     file = f" {record['path']!r}" if record.get("path") else ""
     with _opened(record, f"mask{file} of {image_id!r}") as mask:
         return np.asarray(_to_eight_bits(ImageOps.exif_transpose(mask)).convert("L")) > 127
+
+
+def decode_masks(
+    masks: Sequence[dict], ignore: Sequence[dict], image_size: tuple[int, int], image_id: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The object and what counts neither as object nor as background, (H, W) bool each.
+
+    Of an image without masks nothing is known, so all of its pixels are ignored.
+
+    Args:
+        masks, ignore: masks as for `decode_mask`, of which the unions are taken.
+        image_size: (width, height) of the upright image in pixels.
+        image_id: of the image, for error messages.
+
+    Raises:
+        UsageError: as for `decode_mask`, or a mask of another size than its image.
+    """
+    unions = np.zeros((2, *image_size[::-1]), bool)
+    for union, records in zip(unions, (masks, ignore), strict=True):
+        for record in records:
+            mask = decode_mask(record, image_id)
+            if mask.shape != union.shape:
+                raise UsageError(
+                    f"a mask of {image_id!r} has {mask.shape[1]} x {mask.shape[0]} pixels, its image {image_size[0]} x "
+                    f"{image_size[1]}. A mask covers its upright image, pixel by pixel; resize it."
+                )
+            union |= mask
+    if not masks:
+        unions[1] = True
+    return unions[0], unions[1]
 
 
 def exif_orientation(record: dict, image_id: str) -> int:

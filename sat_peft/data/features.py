@@ -47,6 +47,12 @@ def undecoded(dataset: Dataset) -> Dataset:
     return dataset
 
 
+def mask_cells(row: dict) -> tuple[list[dict], list[dict]]:
+    """The undecoded masks and ignore masks of a row; the column `mask` may hold one or several, or none."""
+    masks = row.get("mask") or []
+    return masks if isinstance(masks, list) else [masks], row.get("ignore") or []
+
+
 def column(dataset: Dataset, name: str) -> pa.ChunkedArray:
     """A column as Arrow keeps it, in the order of the rows: a million values are no Python objects."""
     return dataset.select_columns([name]).with_format("arrow")[:].column(name)

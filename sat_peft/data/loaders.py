@@ -6,15 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import datasets
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from sat_peft.backbones import DataConfig
-from sat_peft.data.decoding import decode_image, decode_mask, outside_problem
-from sat_peft.data.features import undecoded
+from sat_peft.data.decoding import decode_image, decode_masks, outside_problem
+from sat_peft.data.features import mask_cells, undecoded
 from sat_peft.data.sampler import EpochSampler, View
 from sat_peft.data.transforms import evaluation_transform, training_steps
 from sat_peft.errors import UsageError
@@ -79,7 +78,7 @@ class ImageRows(Dataset):
             raise UsageError(f"{row['image_id']!r}: {' '.join(problem)}")
         sample = {"label": row["label"], "boxes": boxes, "image_size": (width, height), "index": index}
         if self.masks:
-            sample["mask"], sample["ignore"] = _decode_masks(row, (width, height))
+            sample["mask"], sample["ignore"] = decode_masks(*mask_cells(row), (width, height), row["image_id"])
         if self.targets:
             image = tv_tensors.Image(image)
             moved = {"boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))}
@@ -117,27 +116,6 @@ class ImageRows(Dataset):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.transform(image)
-
-
-def _decode_masks(row: dict, image_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The union of a row's masks and that of its ignore masks, (H, W) bool each."""
-    unions = []
-    masks = row["mask"] if isinstance(row["mask"], list) else [row["mask"]]
-    masks = [cell for cell in masks if cell is not None]
-    for cells in (masks, row.get("ignore") or []):
-        union = np.zeros(image_size[::-1], bool)
-        for cell in cells:
-            mask = decode_mask(cell, row["image_id"])
-            if mask.shape != union.shape:
-                raise UsageError(
-                    f"a mask of {row['image_id']!r} has {mask.shape[1]} x {mask.shape[0]} pixels, its image "
-                    f"{image_size[0]} x {image_size[1]}. A mask covers its upright image, pixel by pixel; resize it."
-                )
-            union |= mask
-        unions.append(union)
-    if not masks:
-        unions[1][:] = True
-    return unions[0], unions[1]
 
 
 def _size_in_bytes(sample: dict) -> int:

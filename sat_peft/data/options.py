@@ -121,6 +121,12 @@ def with_absolute_paths(options: Options) -> Options:
     )
 
 
+def source_options(options: DataOptions) -> dict:
+    """What `load_source` hands to the source. Options as by default are left out, since most sources lack them."""
+    named = {field.name: getattr(options, field.name) for field in fields(DataOptions)}
+    return {name: value for name, value in named.items() if name not in _NOT_OF_SOURCE and value}
+
+
 def load(
     options: DataOptions,
     splits: Iterable[str] = ("train", "validation", "test"),
@@ -137,9 +143,6 @@ def load(
     from sat_peft.data.sources import Problems
     from sat_peft.data.splits import load_splits
 
-    named = {field.name: getattr(options, field.name) for field in fields(DataOptions)}
-    # An option that is as by default is not handed on, since most sources do not have it.
-    source_options = {name: value for name, value in named.items() if name not in _NOT_OF_SOURCE and value}
     return load_splits(
         options.data,
         splits,
@@ -148,6 +151,6 @@ def load(
         set_aside=set_aside,
         problems=Problems(skip=options.skip_bad),
         say=say,
-        **{name: named[name] for name in _OF_SPLITS},
-        **source_options,
+        **{name: getattr(options, name) for name in _OF_SPLITS},
+        **source_options(options),
     )

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Sampler
 
+_PART = 4096
+
 
 class View(NamedTuple):
     """One augmented view of a row: `seed` names the draws of its transform."""
@@ -43,6 +45,8 @@ class EpochSampler(Sampler[View]):
         # Epochs are drawn from one generator's large numbers, so that those of neighbouring seeds are not shared.
         start = int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(self.seed)))
         generator = torch.Generator().manual_seed(start + self.epoch)
-        order = torch.randperm(self.num_rows, generator=generator).tolist()
-        seeds = torch.randint(2**62, (self.num_rows,), generator=generator).tolist()
-        yield from map(View, order, seeds)
+        order = torch.randperm(self.num_rows, generator=generator)
+        seeds = torch.randint(2**62, (self.num_rows,), generator=generator)
+        # In parts, since two Python numbers for each of a million rows are a hundred megabytes.
+        for some_rows, some_seeds in zip(order.split(_PART), seeds.split(_PART), strict=True):
+            yield from map(View, some_rows.tolist(), some_seeds.tolist())

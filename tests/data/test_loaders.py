@@ -1,17 +1,24 @@
 """One builder of loaders: order, contents and the checks of boxes."""
 
 import io
+import pickle
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from datasets import Dataset
+from datasets import Image as ImageFeature
 from PIL import Image
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from sat_peft.backbones import DataConfig
 from sat_peft.data.features import localization_features, rows_with_boxes
-from sat_peft.data.loaders import ImageRows, build_loaders, collate
+from sat_peft.data.loaders import ImageRows, build_evaluation_loader, build_loaders, collate
+from sat_peft.data.transforms import evaluation_transform, training_steps, training_transform
 from sat_peft.errors import UsageError
+from sat_peft.evaluator import evaluate
 
 CONFIG = DataConfig((32, 32), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")
 
@@ -143,3 +150,115 @@ def test_unreadable_image_is_named():
 def test_rows_with_boxes_leaves_out_the_others():
     kept = rows_with_boxes(rows(3, [[[0, 0, 1, 1]], [], [[0, 0, 2, 2], [0, 0, 3, 3]]]))
     assert kept["image_id"][:] == ["image0", "image2"]
+
+
+def mask_png(*columns: tuple[int, int]) -> dict:
+    """A mask of 40 x 20 pixels that is light in these columns."""
+    mask = np.zeros((20, 40), np.uint8)
+    for first, end in columns:
+        mask[:, first:end] = 255
+    return png(mask)
+
+
+def masked_rows(masks: list, ignore: list, **columns) -> Dataset:
+    """`rows` with lists of masks; `columns` take the place of others."""
+    plain = rows(len(masks)).cast_column("image", ImageFeature(decode=False)).to_dict()
+    features = localization_features(["even", "odd"], with_mask=True, several_masks=True)
+    return Dataset.from_dict(plain | {"mask": masks, "ignore": ignore} | columns, features=features)
+
+
+def test_masks_are_united_and_pixels_to_ignore_are_kept_apart():
+    made = masked_rows([[mask_png((0, 5)), mask_png((3, 8))], []], [[mask_png((20, 30))], []])
+    batch = next(iter(build_evaluation_loader(made, CONFIG, protocol="original", masks=True)))
+    assert batch["masks"][0].any(0).nonzero()[0].tolist() == list(range(8))
+    assert batch["ignore"][0].any(0).nonzero()[0].tolist() == list(range(20, 30))
+    # Nothing is known of an image without masks, so none of its pixels counts.
+    assert not batch["masks"][1].any()
+    assert batch["ignore"][1].all()
+
+
+def test_pixels_to_ignore_do_not_count_in_the_evaluation():
+    """The map is wrong exactly where pixels are ignored, and in an image without masks."""
+    found = torch.zeros(2, 20, 40)
+    found[0, :, :8] = 1
+    found[0, :, 20:30] = 1
+    found[1, :, 5:9] = 1
+    logits = torch.zeros(2, 2)
+    for ignore, perfect in (([mask_png((20, 30))], True), ([], False)):
+        made = masked_rows([[mask_png((0, 8))], []], [ignore, []])
+        loader = build_evaluation_loader(made, CONFIG, protocol="original", masks=True)
+        evaluation = evaluate(
+            lambda images, labels: (logits, found), loader, Accelerator(cpu=True), protocol="original"
+        )
+        assert (evaluation.result.summary["px_ap"] == 100) is perfect
+
+
+def test_mask_of_another_size_than_its_image_is_named():
+    made = masked_rows([[png(np.zeros((40, 20), np.uint8))]], [[]])
+    with pytest.raises(UsageError, match=r"a mask of 'image0' has 20 x 40 pixels, its image 40 x 20"):
+        ImageRows(made, lambda image: image, masks=True)[0]
+
+
+@pytest.mark.parametrize("augmentation", ["shift", "crop", "none"])
+def test_training_batches_have_targets_in_input_pixels_on_request(augmentation):
+    """The object is the bright columns 10 to 20, its mask and box the same; the second image has no box."""
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[:, 10:20] = 255
+    made = masked_rows([[mask_png((10, 20))]] * 2, [[]] * 2, image=[png(pixels)] * 2, boxes=[[[10, 0, 20, 20]], []])
+    loader = loaders({"train": made, "test": made}, augmentation=augmentation, train_targets=True).train
+    batch = next(iter(loader))
+    assert batch["input_masks"].shape == (2, 32, 32)
+    row = batch["indices"].tolist().index(0)
+    columns = (batch["images"][row, 0] > 0.5).any(0).nonzero()
+    assert batch["input_boxes"][1 - row].shape == (0, 4)
+    x0, _, x1, _ = batch["input_boxes"][row][0].tolist()
+    assert abs(columns.min() - x0) <= 1
+    assert abs(columns.max() + 1 - x1) <= 1
+    assert ((batch["images"][:, 0] > 0.5) != batch["input_masks"]).float().mean() < 0.05
+    # Boxes for scoring stay in original pixels.
+    assert batch["boxes"][row].tolist() == [[10, 0, 20, 20]]
+
+
+def test_box_that_the_crop_cuts_away_is_left_out():
+    """A crop of the left half keeps the first box, cuts the second and leaves nothing of the third."""
+    made = rows(1, [[[0, 0, 10, 20], [10, 0, 40, 20], [25, 0, 40, 20]]])
+    left = v2.Lambda(lambda image: v2.functional.crop(image, 0, 0, 20, 20), tv_tensors.Image, tv_tensors.BoundingBoxes)
+    sample = ImageRows(made, left, targets=True)[0]
+    assert sample["input_boxes"].tolist() == [[0, 0, 10, 20], [10, 0, 20, 20]]
+    assert type(sample["input_boxes"]) is type(sample["image"]) is torch.Tensor
+
+
+def views(workers: int, seed: int) -> list[torch.Tensor]:
+    """Two epochs of two batches of one and the same picture."""
+    gradient = np.broadcast_to(np.linspace(0, 255, 40).astype(np.uint8)[None, :, None], (20, 40, 3))
+    loader = loaders({"train": rows(8, pixels=gradient), "test": rows(2)}, num_workers=workers, seed=seed).train
+    found = []
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        found += [batch["images"] for batch in loader]
+    return found
+
+
+def test_augmentation_is_that_of_the_seed_however_many_processes_load():
+    alone, helped, other = views(0, 0), views(2, 0), views(2, 1)
+    assert all(torch.equal(a, b) for a, b in zip(alone, helped, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(alone, other, strict=True))
+    # All images are the same, so equal batches would mean equal draws: of two processes, and of two epochs.
+    assert not any(torch.equal(alone[a], alone[b]) for a in range(4) for b in range(a))
+
+
+def test_cache_is_bounded_and_does_not_change_what_is_read():
+    made = rows(6)
+    resize, augment = training_steps(CONFIG, "none")
+    image_bytes = 3 * 32 * 32
+    samples = ImageRows(made, augment, resize=resize, cache_bytes=3 * (image_bytes + 16) + 1)
+    plain = ImageRows(made, training_transform(CONFIG, "none"))
+    for _ in range(2):
+        for index in range(6):
+            assert torch.equal(samples[index]["image"], plain[index]["image"])
+    assert sorted(samples._cache) == [0, 1, 2]
+
+
+def test_rows_are_handed_to_loader_processes_however_they_are_started():
+    samples = ImageRows(rows(2), evaluation_transform(CONFIG, "original"), masks=True)
+    assert torch.equal(pickle.loads(pickle.dumps(samples))[1]["image"], samples[1]["image"])

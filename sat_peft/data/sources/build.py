@@ -13,7 +13,7 @@ from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
 from datasets.fingerprint import get_temporary_cache_files_directory
 
-from sat_peft.data.decoding import decode_image, outside_problem
+from sat_peft.data.decoding import decode_image, decode_masks, outside_problem
 from sat_peft.data.features import localization_features
 from sat_peft.data.sources.records import Problems, Record, SourceSplit
 from sat_peft.errors import UsageError
@@ -30,6 +30,8 @@ def new_arrow_file() -> str:
 
 def checked_boxes(image_id: str, boxes, problems: Problems) -> list[list[float]] | None:
     """(n, 4) xyxy boxes as lists; None after a problem."""
+    if len(boxes) == 0:
+        return []
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     bad = ~np.isfinite(boxes).all(1) | (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
     if bad.any():
@@ -57,9 +59,12 @@ def _image_problem(record: Record) -> tuple[str | Path, str, str] | None:
     if problem is not None:
         return problem
     image = _file_cell(record.image)
+    masks, ignore = ([_file_cell(path) for path in paths] for paths in (record.masks, record.ignore))
     try:
         height, width = decode_image(image, record.image_id).shape[-2:]
         problem = outside_problem(record.boxes, (width, height), image, record.image_id)
+        if problem is None and masks:
+            decode_masks(masks, ignore, (width, height), record.image_id)
     except UsageError as error:
         return record.image, str(error), ""
     return None if problem is None else (record.image_id, *problem)
@@ -67,12 +72,13 @@ def _image_problem(record: Record) -> tuple[str | Path, str, str] | None:
 
 def _usable(records: Iterator[Record], problems: Problems) -> Iterator[Record]:
     """The records whose files exist; where bad entries are skipped, those whose images can be decoded."""
-    if not problems.skip:
+    if not (problems.skip and problems.read_images):
         for record in records:
             problem = _file_problem(record)
-            if problem is not None:
+            if problem is None:
+                yield record
+            else:
                 problems.add(*problem)
-            yield record
         return
     # Nothing may fail later, in the middle of a training, so every image is read once. Decoding releases the GIL.
     with ThreadPoolExecutor() as pool:

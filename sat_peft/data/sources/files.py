@@ -19,6 +19,7 @@ from sat_peft.errors import UsageError
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
 ARCHIVE_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip", ".7z", ".rar")
+_PERMISSION = "Give yourself the permission to read it."
 
 
 def require_folder(path: Path, layout: str) -> Path:
@@ -38,35 +39,58 @@ def require_file(path: Path, layout: str) -> Path:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """The names of the visible folders in `folder`, sorted."""
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    """The names of the visible folders in `folder`, sorted.
+
+    Raises:
+        UsageError: `folder` cannot be listed, or a name in it is not UTF-8.
+    """
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise UsageError(f"the folder {str(folder)!r} cannot be listed ({error.strerror}). {_PERMISSION}") from error
+    # Through os.path, which takes a link that leads to itself for no folder, where DirEntry raises.
+    names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and os.path.isdir(entry.path))
+    for name in names:
+        if _undecodable(name):
+            raise UsageError(f"the name of the folder {_shown(folder / name)} is not encoded in UTF-8. Rename it.")
+    return names
 
 
 def image_files(folder: Path, problems: Problems, _above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
     """The visible image files below `folder`, in the order of their paths, by suffix; links are followed.
 
-    A link to a folder that it stands in is left out, a folder that cannot be listed and a name that is not UTF-8 are
-    reported.
+    A link to a folder that it stands in is left out. A folder that cannot be listed, a link that leads to itself and
+    a name that is not UTF-8 are reported.
     """
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in _above:
-        return  # Every image there has been found already.
     try:
+        status = folder.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in _above:
+            return  # Every image there has been found already.
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except PermissionError:
-        problems.add(folder, "the folder cannot be listed.", "Give yourself the permission to read it.")
+    except OSError as error:
+        problems.add(folder, f"the folder cannot be listed ({error.strerror}).", _PERMISSION)
         return
     for entry in entries:
         if entry.name.startswith("."):
             continue
         if not entry.name.isprintable() and _undecodable(entry.name):
-            shown = os.fsencode(entry.path).decode("utf-8", "backslashreplace")
-            problems.add(shown, "the name is not encoded in UTF-8.", "Rename it.")
-        elif entry.is_dir():
+            problems.add(_shown(entry.path), "the name is not encoded in UTF-8.", "Rename it.")
+            continue
+        try:
+            is_folder = entry.is_dir()
+        except OSError as error:
+            problems.add(entry.path, f"the link cannot be followed ({error.strerror}).", "Remove it.")
+            continue
+        if is_folder:
             yield from image_files(Path(entry.path), problems, (*_above, here))
         elif entry.name.lower().endswith(IMAGE_SUFFIXES):
             yield Path(entry.path)
+
+
+def _shown(path: str | Path) -> str:
+    """A path that is not UTF-8 as text that any terminal and file can take."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _undecodable(name: str) -> bool:

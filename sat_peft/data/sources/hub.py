@@ -151,8 +151,10 @@ def _annotate(
 ) -> tuple[Dataset, array]:
     """(the columns `features` of all rows, the indices of the rows that can be used). The others have empty cells."""
     columns, problems = reader.columns, reader.problems
+    # Where bad entries are skipped, nothing may fail later, in the middle of a training.
+    reads_pixels = problems.skip and problems.read_images
     needs_images = (
-        problems.skip
+        reads_pixels
         or not columns.image_is_encoded
         or columns.box_format in RELATIVE_FORMATS
         or rows.data.column(columns.image).null_count > 0
@@ -167,8 +169,7 @@ def _annotate(
                 problems.add(place, "the image is missing.", "Add it, or remove the row.")
             else:
                 found = reader.read(row, image, place)
-            # Where bad entries are skipped, nothing may fail later, in the middle of a training.
-            wrong = _image_problem(image, found[1], place) if found is not None and problems.skip else None
+            wrong = _image_problem(image, found[1], place) if found is not None and reads_pixels else None
             if wrong is not None:
                 problems.add(place, *wrong)
             elif found is not None:

@@ -70,12 +70,15 @@ class Problems:
 
     Args:
         skip: count and list instead of raising.
+        read_images: where bad entries are skipped, decode every image while the data set is indexed, so that none
+            fails later. Off where all are going to be read anyway.
         count: of the bad entries.
         listed: the first of them.
         left_out: what is right and yet has no use, such as an image without any object: numbers by reason.
     """
 
     skip: bool = False
+    read_images: bool = True
     count: int = 0
     listed: list[Problem] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)

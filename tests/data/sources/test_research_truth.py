@@ -102,7 +102,7 @@ def test_masks_of_an_image_join_to_its_object(source, exported, truth):
 def test_segmentations_of_the_birds_are_read(exported, truth):
     rows = load_source("cub", "test", root=exported("cub")).to_list()
     for row, scene in zip(rows, truth["test"], strict=True):
-        assert np.array_equal(decode_mask(row["mask"][0]), np.asarray(scene["mask"]) > 127)
+        assert np.array_equal(decode_mask(row["mask"][0], row["image_id"]), np.asarray(scene["mask"]) > 127)
 
 
 @pytest.mark.parametrize(
