@@ -17,15 +17,18 @@ from typing import Literal
 
 import tyro
 
+from sat_peft.data.options import DataOptions
+
 
 @dataclass(frozen=True)
-class Config:
+class Config(DataOptions):
+    data: str | None = None
+    """The data, as few_shot.py takes it; by default the run's. Without it, other options of the data change the run's:
+    --data-root where the folder has moved, for example."""
     run: Path | None = None
     """Run folder of few_shot.py: names the adapter, the backbone, the data and the baselines."""
     adapter: Path | None = None
     """Adapter folder, instead of a run; needs --data."""
-    data: str | None = None
-    """`part_scenes`, or a folder of images as few_shot.py takes it; by default the run's."""
     backbone: str | None = None
     """Name of the backbone; by default the one that the run or the adapter records."""
     weights: Path | None = None
@@ -75,7 +78,8 @@ def main(config: Config) -> None:
     from sat_peft.cpu import keep_freed_memory, set_cpu_threads
     from sat_peft.data.features import rows_with_boxes
     from sat_peft.data.loaders import build_evaluation_loader
-    from sat_peft.data.splits import check_class_names, load_splits
+    from sat_peft.data.options import changed_data_options, data_options, load
+    from sat_peft.data.splits import check_class_names
     from sat_peft.errors import UsageError
     from sat_peft.evaluator import centre_box_accuracy, choose_centre_side, collect_maps, evaluate, ten_crop
     from sat_peft.localization import choose_threshold
@@ -111,9 +115,12 @@ def main(config: Config) -> None:
 
     find, folder = (trained_from_run, config.run) if config.run else (trained_from_adapter, config.adapter)
     trained = find(folder, backbone=config.backbone, weights=config.weights)
-    data = config.data or trained.data
-    if data is None:
-        raise UsageError("an adapter does not record its data; name it with --data (part_scenes, or a folder).")
+    selection, set_aside = data_options(config), {}
+    if config.data is None:
+        if trained.data is None:
+            raise UsageError("an adapter does not record its data; name it with --data (part_scenes, or a folder).")
+        selection = changed_data_options(trained.data, selection, DataOptions(data=None))
+        set_aside = trained.set_aside
     names = config.baselines
     if names is None:
         available = {name for name in BASELINES if set(needed_classifiers([name])) <= trained.baselines.keys()}
@@ -133,7 +140,8 @@ def main(config: Config) -> None:
 
     # Data: the evaluated split, and the one that chooses thresholds where that is another.
     wanted = dict.fromkeys([config.split, "validation"])
-    splits = load_splits(data, wanted, say=say)
+    loaded = load(selection, wanted, set_aside=set_aside, say=say)
+    splits, data = loaded.splits, selection.data
     if config.split not in splits:
         raise UsageError(f"{data} has no {config.split} split.")
     rows = splits[config.split]
@@ -152,7 +160,9 @@ def main(config: Config) -> None:
             "Take `fixed`, or `unsupervised`, which needs no boxes."
         )
     if source == "unsupervised":
-        unlabelled = held_out if held_out is not None else load_splits(data, ["train"], say=say)["train"]
+        unlabelled = (
+            held_out if held_out is not None else load(selection, ["train"], set_aside=set_aside).splits["train"]
+        )
         step = -(-len(unlabelled) // UNSUPERVISED_IMAGES)
         unlabelled = unlabelled.select(range(0, len(unlabelled), step))
 
@@ -242,8 +252,10 @@ def main(config: Config) -> None:
         "adapter": trained.adapter,
         "backbone": trained.backbone,
         "data": data,
+        "data_root": selection.data_root,
         "split": config.split,
         "num_images": len(rows),
+        "skipped": loaded.problems.report(),
         "num_classes": len(class_names),
         "bootstrap": config.bootstrap,
         "protocols": {protocol.name: sections[protocol.name] for protocol in protocols},

@@ -2,6 +2,7 @@
 
     accelerate launch recipes/few_shot.py                        one image per class of the generated PartScenes
     accelerate launch recipes/few_shot.py --data DIR --shots 5   a folder of images: DIR/train/CLASS/*.jpg, DIR/test/…
+    accelerate launch recipes/few_shot.py --data cub --data-root DIR   a known data set or format
 
 A pretrained Vision Transformer stays frozen; a spatial token and a small head are trained on it (more with --tune). The
 run ends with a table of localisation accuracy on the test split beside two baselines, and leaves a run folder.
@@ -18,14 +19,15 @@ from typing import Literal
 
 import tyro
 
+from sat_peft.data.options import DataOptions
+
 
 @dataclass(frozen=True)
-class Config:
-    data: str = "part_scenes"
-    """`part_scenes` (generated, embedded), or a folder with train/CLASS/*.jpg, test/CLASS/*.jpg and maybe validation/;
-    boxes, where known, in SPLIT/metadata.jsonl as `objects.bbox` (x, y, width, height in pixels)."""
+class Config(DataOptions):
     shots: int = 1
     """Labelled training images per class."""
+    image_ids: Path | None = None
+    """The image_ids.json of a run: its training images are taken, instead of drawing --shots."""
     seed: int = 0
     """Of the choice of images, the initialisation, the order and the augmentation."""
     backbone: str = "sat_peft_vit_nano_patch8_96"
@@ -102,8 +104,8 @@ def main(config: Config) -> None:
     from sat_peft.baselines import BASELINES, TRAINED_BASELINES, localizers, needed_classifiers, save_trained
     from sat_peft.cpu import keep_freed_memory, set_cpu_threads
     from sat_peft.data.loaders import build_loaders
-    from sat_peft.data.shots import sample_shots
-    from sat_peft.data.splits import load_splits
+    from sat_peft.data.options import absolute_paths, load
+    from sat_peft.data.shots import choose_shots
     from sat_peft.evaluator import centre_box_accuracy, choose_centre_side, evaluate, resolve_threshold
     from sat_peft.parameters import count_parameters
     from sat_peft.report.gallery import draw_best_and_worst
@@ -124,8 +126,9 @@ def main(config: Config) -> None:
         check_output(output, overwrite=config.overwrite)
 
     # Data: the shots for training; validation boxes choose thresholds; test images are seen once, at the end.
-    splits = load_splits(config.data, shots=config.shots, say=say)
-    splits["train"] = sample_shots(splits["train"], config.shots, config.seed)
+    data = load(config, shots=config.shots, say=say)
+    splits = data.splits
+    splits["train"] = choose_shots(splits["train"], config.shots, config.seed, image_ids=config.image_ids)
     class_names = splits["train"].features["label"].names
 
     # Every process augments its own images in its own way.
@@ -162,11 +165,16 @@ def main(config: Config) -> None:
     validation_loader = accelerator.prepare(loaders.validation) if loaders.validation else None
     parameters = count_parameters(model)
     say(f"\nTrained on {config.backbone}, which stays frozen:\n{parameter_table(parameters)}")
-    say(f"Training images: {len(splits['train'])} ({config.shots} for each of {len(class_names)} classes), no boxes\n")
+    chosen = f"listed in {config.image_ids}, of" if config.image_ids else f"{config.shots} for each of"
+    say(f"Training images: {len(splits['train'])} ({chosen} {len(class_names)} classes), no boxes\n")
 
-    settings = asdict(config) | {"output": str(output)}
+    settings = asdict(config) | {"output": str(output)} | absolute_paths(config)
     with RunFolder(output, settings, main_process=accelerator.is_main_process, overwrite=config.overwrite) as run:
         run.write_json("image_ids.json", splits["train"]["image_id"][:])
+        if data.set_aside:
+            run.write_json("set_aside.json", data.set_aside)
+        if data.problems.count or data.problems.left_out:
+            run.write_json("skipped.json", data.problems.report())
 
         def fit(name: str, module: torch.nn.Module, loss_terms, learning_rate: float) -> torch.nn.Module:
             """Trains what is trainable in `module`; `loss_terms(module, batch)` is a dict with the loss as `total`."""

@@ -102,7 +102,8 @@ def evaluate(
                 boxes,
                 logits=logits,
                 labels=labels,
-                masks=_masks(protocol, batch, sizes),
+                masks=_masks(protocol, batch.get("masks"), sizes),
+                ignore=_masks(protocol, batch.get("ignore"), sizes),
                 image_sizes=sizes if protocol.own_pixels else None,
                 image_ids=indices,
             )
@@ -138,10 +139,10 @@ def _valid_boxes(protocol: Protocol, boxes: torch.Tensor, image_size: tuple[int,
     return scored[valid]
 
 
-def _masks(protocol: Protocol, batch: dict, sizes: list[tuple[int, int]]) -> list[np.ndarray] | None:
-    if "masks" not in batch:
+def _masks(protocol: Protocol, masks: list[np.ndarray] | None, sizes: list[tuple[int, int]]) -> list[np.ndarray] | None:
+    if masks is None:
         return None
-    return [protocol.transform_mask(mask, size) for mask, size in zip(batch["masks"], sizes, strict=True)]
+    return [protocol.transform_mask(mask, size) for mask, size in zip(masks, sizes, strict=True)]
 
 
 def ten_crop(method: Method) -> Method:

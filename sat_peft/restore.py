@@ -10,6 +10,7 @@ from peft.utils import CONFIG_NAME
 from torch import nn
 
 from sat_peft.backbones import create_backbone
+from sat_peft.data.options import DataOptions, recorded_data_options
 from sat_peft.errors import UsageError
 
 
@@ -25,6 +26,7 @@ class TrainedModel:
         class_names: in the order of the logits; None where the adapter does not tell.
         num_classes: number of classes C.
         data: what the run was trained on; None without a run folder.
+        set_aside: `image_id`s of the splits that were set aside from its training images, by split.
         baselines: files of trained baselines by name.
     """
 
@@ -34,7 +36,8 @@ class TrainedModel:
     image_size: tuple[int, int] | None
     class_names: list[str] | None
     num_classes: int
-    data: str | None = None
+    data: DataOptions | None = None
+    set_aside: dict[str, list[str]] = field(default_factory=dict)
     baselines: dict[str, Path] = field(default_factory=dict)
 
     def create_backbone(self, image_size: tuple[int, int] | None = None) -> nn.Module:
@@ -107,4 +110,12 @@ def trained_from_run(
         run / "adapter", backbone=backbone or config.get("backbone"), weights=weights or recorded_weights
     )
     files = {file.stem: file for file in sorted((run / "baselines").glob("*.safetensors"))}
-    return TrainedModel(**(vars(found) | {"data": config.get("data"), "baselines": files}))
+    shares = run / "set_aside.json"
+    return TrainedModel(
+        **vars(found)
+        | {
+            "data": recorded_data_options(config),
+            "set_aside": _read_json(shares, "a run") if shares.is_file() else {},
+            "baselines": files,
+        }
+    )

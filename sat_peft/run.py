@@ -4,6 +4,7 @@ status.json    running, finished, …        config.json     the full configurat
 versions.json  package versions            image_ids.json  the training images
 metrics.jsonl  one line per logged step    adapter/        the saved adapter
 results.json   the figures                 examples.png    what they look like
+skipped.json   bad entries of the data     set_aside.json  training images that stand for a missing split
 baselines/     weights of trained ones     evaluation/     what recipes/evaluate.py writes
 """
 
@@ -107,7 +108,14 @@ class RunFolder(AbstractContextManager):
         # First of all, since it is what marks the folder as a run's.
         self.write_json("status.json", {"status": "running"})
         # Results of the run that was here before must not stand beside this run's configuration.
-        for name in ("results.json", "metrics.jsonl", "examples.png", "image_ids.json"):
+        for name in (
+            "results.json",
+            "metrics.jsonl",
+            "examples.png",
+            "image_ids.json",
+            "skipped.json",
+            "set_aside.json",
+        ):
             (self.path / name).unlink(missing_ok=True)
         for name in ("adapter", "baselines", "evaluation"):
             shutil.rmtree(self.path / name, ignore_errors=True)

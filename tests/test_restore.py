@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from sat_peft import SatConfig, load_adapter, save_adapter
 from sat_peft.backbones import create_backbone
+from sat_peft.data.options import DataOptions
 from sat_peft.errors import UsageError
 from sat_peft.nano import NANO_BACKBONE
 from sat_peft.restore import trained_from_adapter, trained_from_run
@@ -24,7 +25,13 @@ def run(tmp_path) -> Path:
     backbone = create_backbone("test_vit", weights=tmp_path / "model.safetensors", image_size=(48, 32))
     model = get_peft_model(backbone, SatConfig(num_classes=2, num_spatial_blocks=1, class_names=["a", "b"]))
     save_adapter(model, tmp_path / "run" / "adapter")
-    config = {"data": "DIR", "backbone": "test_vit", "weights": str(tmp_path / "model.safetensors")}
+    config = {
+        "data": "coco",
+        "data_root": "DIR",
+        "validation_fraction": 0.1,
+        "backbone": "test_vit",
+        "weights": str(tmp_path / "model.safetensors"),
+    }
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     (tmp_path / "run" / "baselines").mkdir()
     (tmp_path / "run" / "baselines" / "cam.safetensors").touch()
@@ -33,10 +40,17 @@ def run(tmp_path) -> Path:
 
 def test_run_names_everything(run):
     trained = trained_from_run(run)
-    assert (trained.data, trained.backbone, trained.image_size) == ("DIR", "test_vit", (48, 32))
+    assert (trained.backbone, trained.image_size) == ("test_vit", (48, 32))
+    assert trained.data == DataOptions(data="coco", data_root=Path("DIR"), validation_fraction=0.1)
+    assert trained.set_aside == {}
     assert (trained.num_classes, trained.class_names) == (2, ["a", "b"])
     assert trained.weights == run.parent / "model.safetensors"
     assert trained.baselines == {"cam": run / "baselines" / "cam.safetensors"}
+
+
+def test_images_that_were_set_aside_come_from_the_run(run):
+    (run / "set_aside.json").write_text(json.dumps({"test": ["a/1.jpg"]}))
+    assert trained_from_run(run).set_aside == {"test": ["a/1.jpg"]}
 
 
 def test_weights_of_the_run_are_not_those_of_another_backbone(run):

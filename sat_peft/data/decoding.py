@@ -1,59 +1,139 @@
-"""Reading image files: one place that decides orientation, colour and what a broken file says."""
+"""Reading image files: one place that decides orientation, colour and what a broken file says.
+
+Orientation: an image is what a viewer shows, turned as its EXIF orientation says, and boxes and masks lie in these
+upright pixels, as annotation tools show them. A tool that ignores EXIF writes boxes of the stored pixels; where they
+leave the upright image, the message says so.
+"""
 
 from __future__ import annotations
 
 import io
+from contextlib import contextmanager
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms import v2
 
+from sat_peft.data.box_formats import box_outside
 from sat_peft.errors import UsageError
+
+# EXIF orientations that swap width and height.
+_SIDEWAYS = (5, 6, 7, 8)
+
+
+@contextmanager
+def _opened(record: dict, name: str):
+    """The PIL image of `record`; whatever goes wrong with it in the block is a `UsageError` about `name`."""
+    source = io.BytesIO(record["bytes"]) if record.get("bytes") is not None else record["path"]
+    try:
+        with Image.open(source) as image:
+            yield image
+    except Image.DecompressionBombError as error:
+        # PIL's limit, which keeps a few kilobytes from claiming all memory.
+        limit = 2 * Image.MAX_IMAGE_PIXELS
+        raise UsageError(
+            f"the {name} cannot be read (it has more than {limit:,} pixels). Shrink it, and its boxes with it."
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        # PIL names the memory address of what it read here, which tells nobody anything.
+        unidentified = isinstance(error, UnidentifiedImageError)
+        reason = "it is empty, damaged or of no known image format" if unidentified else error
+        raise UsageError(
+            f"the {name} cannot be read ({reason}). Repair the file or remove it from the data."
+        ) from error
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """The image with 8 bits a channel; of 16 bits the upper eight are kept."""
+    if image.mode.startswith("I;16"):
+        # PIL would clip every value above 255 to white.
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode!r} have no fixed range; convert it to 8 or 16 bits per channel")
+    return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        # PIL would clip every value above 255 to white.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode!r} have no fixed range; convert it to 8 or 16 bits per channel")
+    image = _to_eight_bits(image)
     if "transparency" in image.info:
         image = image.convert("RGBA")  # PIL warns about a palette with alpha on the direct way
     return image.convert("RGB")
 
 
-def decode_mask(record: dict) -> np.ndarray:
-    """The mask as (H, W) bool, True on the object.
-
-    Args:
-        record: `{"bytes": …, "path": …}` as `datasets` stores an undecoded greyscale image, 255 on the object.
-    """
-    source = io.BytesIO(record["bytes"]) if record.get("bytes") is not None else record["path"]
-    with Image.open(source) as mask:
-        return np.asarray(mask.convert("L")) > 127
-
-
 def decode_image(record: dict, image_id: str) -> torch.Tensor:
     """The image as (3, H, W) uint8 RGB, upright as its EXIF orientation says.
 
-    Greyscale, palette and CMYK images are converted, 16-bit images keep their upper 8 bits, transparency is dropped.
+    Greyscale, palette and CMYK images are converted, 16-bit images keep their upper 8 bits, transparency is dropped:
+    what is see-through has the colour that is stored there.
 
     Args:
         record: `{"bytes": …, "path": …}` as `datasets` stores an undecoded image.
         image_id: for the error message.
 
     Raises:
-        UsageError: the file is missing, damaged or no image.
+        UsageError: the file is missing, damaged or no image, its pixels have no fixed range, or there are more than
+            179 million of them.
     """
-    source = io.BytesIO(record["bytes"]) if record.get("bytes") is not None else record["path"]
-    try:
-        with Image.open(source) as image:
-            return v2.functional.pil_to_tensor(_to_rgb(ImageOps.exif_transpose(image)))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # PIL names the memory address of what it read here, which tells nobody anything.
-        unidentified = isinstance(error, UnidentifiedImageError)
-        reason = "it is empty, damaged or of no known image format" if unidentified else error
-        raise UsageError(
-            f"the image {image_id!r} cannot be read ({reason}). Repair the file or remove it from the data."
-        ) from error
+    with _opened(record, f"image {image_id!r}") as image:
+        return v2.functional.pil_to_tensor(_to_rgb(ImageOps.exif_transpose(image)))
+
+
+def decode_mask(record: dict, image_id: str) -> np.ndarray:
+    """The mask as (H, W) bool, True where its grey is above 127 of 255; upright as its EXIF orientation says.
+
+    Args:
+        record: `{"bytes": …, "path": …}` as `datasets` stores an undecoded greyscale image, light on the object.
+        image_id: of the image, for the error message.
+
+    Raises:
+        UsageError: as for `decode_image`.
+    """
+    file = f" {record['path']!r}" if record.get("path") else ""
+    with _opened(record, f"mask{file} of {image_id!r}") as mask:
+        return np.asarray(_to_eight_bits(ImageOps.exif_transpose(mask)).convert("L")) > 127
+
+
+def exif_orientation(record: dict, image_id: str) -> int:
+    """The EXIF orientation of an image, 1 to 8, from its header; 1 (upright as stored) where there is none."""
+    with _opened(record, f"image {image_id!r}") as image:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return orientation if orientation in range(1, 9) else 1
+
+
+def read_image_size(record: dict, image_id: str) -> tuple[int, int]:
+    """(width, height) in pixels of the upright image that `decode_image` returns, from its header alone.
+
+    Args:
+        record: `{"bytes": …, "path": …}` as `datasets` stores an undecoded image.
+        image_id: for the error message.
+
+    Raises:
+        UsageError: the file is missing or no image.
+    """
+    with _opened(record, f"image {image_id!r}") as image:
+        sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+        return (image.height, image.width) if sideways else image.size
+
+
+def outside_problem(boxes, image_size: tuple[int, int], record: dict, image_id: str) -> tuple[str, str] | None:
+    """What is wrong, and its fix, where one of the (n, 4) xyxy boxes leaves the upright image; None where none does.
+
+    Args:
+        boxes: in pixels of the upright image.
+        image_size: its (width, height) in pixels.
+        record, image_id: of the image, as for `decode_image`.
+    """
+    outside = box_outside(boxes, image_size)
+    if outside is None:
+        return None
+    width, height = image_size
+    shown = [round(value, 2) for value in outside]
+    what = f"the box {shown} (x0, y0, x1, y1) leaves its image of {width} x {height} pixels."
+    orientation = exif_orientation(record, image_id)
+    if orientation in _SIDEWAYS and box_outside(boxes, (height, width)) is None:
+        return what, (
+            f"The boxes fit the pixels as stored, {height} x {width}, which the EXIF orientation {orientation} turns: "
+            "remove the orientation from the file, or turn the boxes."
+        )
+    return what, "Boxes are absolute pixels of the upright image; check the box format."

@@ -10,6 +10,9 @@ ignore    optional list of greyscale images, light where pixels count neither as
 
 from __future__ import annotations
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Features, Image, Sequence, Value
 
 
@@ -34,6 +37,31 @@ def localization_features(class_names: list[str], *, with_mask: bool = False, se
     return Features(features)
 
 
+def undecoded(dataset: Dataset) -> Dataset:
+    """The same rows, whose image cells are `{"bytes": …, "path": …}`, for `sat_peft.data.decoding`."""
+    for name, feature in dataset.features.items():
+        if isinstance(feature, Image):
+            dataset = dataset.cast_column(name, Image(decode=False))
+        elif isinstance(getattr(feature, "feature", None), Image):
+            dataset = dataset.cast_column(name, Sequence(Image(decode=False)))
+    return dataset
+
+
+def column(dataset: Dataset, name: str) -> pa.ChunkedArray:
+    """A column as Arrow keeps it, in the order of the rows: a million values are no Python objects."""
+    return dataset.select_columns([name]).with_format("arrow")[:].column(name)
+
+
+def labels(dataset: Dataset) -> np.ndarray:
+    """(N,) int64 labels of all rows."""
+    return column(dataset, "label").to_numpy()
+
+
+def box_counts(dataset: Dataset) -> np.ndarray:
+    """(N,) number of boxes of every row."""
+    return pc.fill_null(pc.list_value_length(column(dataset, "boxes")), 0).to_numpy()
+
+
 def rows_with_boxes(dataset: Dataset) -> Dataset:
     """The rows that have at least one box."""
-    return dataset.select([index for index, boxes in enumerate(dataset["boxes"]) if len(boxes)])
+    return dataset.select(np.flatnonzero(box_counts(dataset)))

@@ -4,36 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import datasets
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from sat_peft.backbones import DataConfig
-from sat_peft.data.box_formats import box_outside
-from sat_peft.data.decoding import decode_image, decode_mask
-from sat_peft.data.transforms import evaluation_transform, training_transform
+from sat_peft.data.decoding import decode_image, decode_mask, outside_problem
+from sat_peft.data.features import undecoded
+from sat_peft.data.transforms import evaluation_transform, training_steps
 from sat_peft.errors import UsageError
 from sat_peft.localization import Protocol
+
+# Of all loader processes of a training process together: 7,000 images of 224 x 224 pixels.
+CACHE_BYTES = 2**30
 
 
 class ImageRows(Dataset):
     """The rows of a data set as samples: decoded, transformed, with boxes and size of the original image.
 
+    The rows stay in the memory-mapped file; nothing is held for an image but what is cached.
+
     Args:
         rows: a data set with the columns of `sat_peft.data.features`.
         transform: (3, H, W) uint8 to the backbone's input.
-        cache: keep decoded images in memory. For few images that are read many times.
-        masks: read the masks too, where the data set has any.
+        resize: the first step of the transform, which draws nothing; its result is what is cached.
+        cache_bytes: keep that much of resized images in memory, those that are read first. For few images that are
+            read many times.
+        masks: read the masks too, where the data set has any. Of an image without masks, all pixels are ignored.
+        targets: move boxes and masks with the pixels through the transform.
     """
 
-    def __init__(self, rows: datasets.Dataset, transform: Callable, *, cache: bool = False, masks: bool = False):
-        images = ["image", "mask"] if masks and "mask" in rows.column_names else ["image"]
-        self.rows = rows.select_columns(["image_id", "label", "boxes", *images])
-        for name in images:
-            self.rows = self.rows.cast_column(name, datasets.Image(decode=False))
+    def __init__(
+        self,
+        rows: datasets.Dataset,
+        transform: Callable,
+        *,
+        resize: Callable | None = None,
+        cache_bytes: int = 0,
+        masks: bool = False,
+        targets: bool = False,
+    ):
+        columns = ["image_id", "image", "label", "boxes"]
+        if masks:
+            columns += [name for name in ("mask", "ignore") if name in rows.column_names]
+        self.rows = undecoded(rows.select_columns(columns))
         self.transform = transform
-        self._decoded: dict[int, torch.Tensor] | None = {} if cache else None
+        self.resize = resize
+        self.masks = "mask" in columns
+        self.targets = targets
+        self._cache: dict[int, dict] = {}
+        self._cache_left = cache_bytes
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -43,38 +68,87 @@ class ImageRows(Dataset):
         row = self.rows[index]
         return decode_image(row["image"], row["image_id"])
 
-    def __getitem__(self, index: int) -> dict:
+    def _resized(self, index: int) -> dict:
+        """The sample of a row before anything is drawn."""
         row = self.rows[index]
-        if self._decoded is None:
-            image = decode_image(row["image"], row["image_id"])
-        else:
-            if index not in self._decoded:
-                self._decoded[index] = decode_image(row["image"], row["image_id"])
-            image = self._decoded[index]
-        boxes = torch.tensor(row["boxes"], dtype=torch.float32).reshape(-1, 4)
+        image = decode_image(row["image"], row["image_id"])
         height, width = image.shape[-2:]
-        outside = box_outside(boxes, (width, height))
-        if outside is not None:
-            raise UsageError(
-                f"a box of {row['image_id']!r} leaves its image: {outside} (x0, y0, x1, y1) in {width} x {height} "
-                "pixels. Boxes are absolute pixels of the original image; check the box format."
-            )
-        sample = {
-            "image": self.transform(image),
-            "label": row["label"],
-            "boxes": boxes,
-            "image_size": (width, height),
-            "index": index,
-        }
-        if "mask" in row:
-            sample["mask"] = decode_mask(row["mask"])
+        boxes = torch.tensor(row["boxes"], dtype=torch.float32).reshape(-1, 4)
+        problem = outside_problem(boxes, (width, height), row["image"], row["image_id"])
+        if problem is not None:
+            raise UsageError(f"{row['image_id']!r}: {' '.join(problem)}")
+        sample = {"label": row["label"], "boxes": boxes, "image_size": (width, height), "index": index}
+        if self.masks:
+            sample["mask"], sample["ignore"] = _decode_masks(row, (width, height))
+        if self.targets:
+            image = tv_tensors.Image(image)
+            moved = {"boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))}
+            if self.masks:
+                moved["mask"] = tv_tensors.Mask(torch.from_numpy(sample["mask"]))
+            image = (image, moved)
+        sample["image"] = image if self.resize is None else self.resize(image)
+        return sample
+
+    def __getitem__(self, index: int) -> dict:
+        sample = self._cache.get(index)
+        if sample is None:
+            sample = self._resized(index)
+            size = _size_in_bytes(sample)
+            if size <= self._cache_left:
+                self._cache[index] = sample
+                self._cache_left -= size
+        image = self.transform(sample["image"])
+        if not self.targets:
+            return sample | {"image": image}
+        image, moved = image
+        boxes = v2.functional.clamp_bounding_boxes(moved["boxes"])
+        # What a crop has cut away, or left less than a pixel of.
+        boxes, _ = v2.functional.sanitize_bounding_boxes(boxes)
+        sample = sample | {"image": image.as_subclass(torch.Tensor), "input_boxes": boxes.as_subclass(torch.Tensor)}
+        if self.masks:
+            sample["input_mask"] = moved["mask"].as_subclass(torch.Tensor)
         return sample
 
 
+def _decode_masks(row: dict, image_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The union of a row's masks and that of its ignore masks, (H, W) bool each."""
+    unions = []
+    masks = row["mask"] if isinstance(row["mask"], list) else [row["mask"]]
+    masks = [cell for cell in masks if cell is not None]
+    for cells in (masks, row.get("ignore") or []):
+        union = np.zeros(image_size[::-1], bool)
+        for cell in cells:
+            mask = decode_mask(cell, row["image_id"])
+            if mask.shape != union.shape:
+                raise UsageError(
+                    f"a mask of {row['image_id']!r} has {mask.shape[1]} x {mask.shape[0]} pixels, its image "
+                    f"{image_size[0]} x {image_size[1]}. A mask covers its upright image, pixel by pixel; resize it."
+                )
+            union |= mask
+        unions.append(union)
+    if not masks:
+        unions[1][:] = True
+    return unions[0], unions[1]
+
+
+def _size_in_bytes(sample: dict) -> int:
+    image, moved = sample["image"] if isinstance(sample["image"], tuple) else (sample["image"], {})
+    tensors = [image, sample["boxes"], *moved.values()]
+    arrays = [sample[name] for name in ("mask", "ignore") if name in sample]
+    return sum(value.nbytes for value in (*tensors, *arrays))
+
+
 def collate(samples: list[dict]) -> dict:
-    """A batch: `images` (B, 3, H, W), `labels` (B,), `boxes` B tensors (n_i, 4) xyxy in pixels of the original image,
-    `image_sizes` (B, 2) width and height of the original image, `indices` (B,) rows of the data set, and where the
-    samples have masks `masks`, B bool arrays (H, W) in pixels of the original image.
+    """A batch of samples.
+
+    Always: `images` (B, 3, H, W), `labels` (B,), `boxes` B tensors (n_i, 4) xyxy in pixels of the original image,
+    `image_sizes` (B, 2) width and height of the original image, `indices` (B,) rows of the data set.
+
+    Where the samples have masks: `masks` and `ignore`, B bool arrays (H, W) each in pixels of the original image, the
+    object and what counts neither as object nor as background.
+
+    Where targets moved with the pixels: `input_boxes`, B tensors (m_i, 4) xyxy in pixels of `images`, of what is left
+    in sight, and where there are masks `input_masks` (B, H, W) bool.
     """
     batch = {
         "images": torch.stack([sample["image"] for sample in samples]),
@@ -85,7 +159,26 @@ def collate(samples: list[dict]) -> dict:
     }
     if "mask" in samples[0]:
         batch["masks"] = [sample["mask"] for sample in samples]
+        batch["ignore"] = [sample["ignore"] for sample in samples]
+    if "input_boxes" in samples[0]:
+        batch["input_boxes"] = [sample["input_boxes"] for sample in samples]
+    if "input_mask" in samples[0]:
+        batch["input_masks"] = torch.stack([sample["input_mask"] for sample in samples])
     return batch
+
+
+def _seed_worker(rank: int, _worker: int) -> None:
+    """Makes a loader process of one training process augment otherwise than its namesake in another.
+
+    Its seed comes from the loader's generator, which is the same in every training process.
+    """
+    sequence = np.random.SeedSequence([torch.initial_seed(), rank])
+    torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
+
+
+def _rank() -> int:
+    distributed = torch.distributed
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
 
 @dataclass(frozen=True)
@@ -138,6 +231,8 @@ def build_loaders(
     augmentation: str = "shift",
     num_workers: int = 0,
     cache_train: bool = False,
+    cache_bytes: int = CACHE_BYTES,
+    train_targets: bool = False,
     seed: int = 0,
 ) -> Loaders:
     """Builds the loaders of a run; recipes and the evaluator use no others.
@@ -149,8 +244,13 @@ def build_loaders(
         batch_size, eval_batch_size: images per process and batch.
         augmentation: of the training images, see `training_transform`.
         num_workers: loader processes per loader; 0 loads in the training process.
-        cache_train: keep decoded training images in memory.
-        seed: of the training order.
+        cache_train: keep resized training images in memory, which are then read and decoded once.
+        cache_bytes: that memory's limit per training process, its loader processes together. Images beyond it are
+            read every time.
+        train_targets: training batches have boxes and masks that moved with the pixels, see `collate`; training from
+            image labels needs none.
+        seed: of the training order, and of the augmentation where loader processes do it. The same seed and number of
+            processes repeat the same batches; without loader processes, augmentation draws from torch's generator.
 
     Returns:
         Loaders of batches as `collate` makes them. Training batches are shuffled, evaluation batches are in order.
@@ -158,7 +258,12 @@ def build_loaders(
     Raises:
         UsageError: a number out of range, an unknown augmentation, a protocol that needs images of another size.
     """
-    numbers = {"batch_size": (batch_size, 1), "eval_batch_size": (eval_batch_size, 1), "num_workers": (num_workers, 0)}
+    numbers = {
+        "batch_size": (batch_size, 1),
+        "eval_batch_size": (eval_batch_size, 1),
+        "num_workers": (num_workers, 0),
+        "cache_bytes": (cache_bytes, 0),
+    }
     for name, (number, least) in numbers.items():
         if number < least:
             raise UsageError(f"{name} must be at least {least}, got {number}.")
@@ -170,7 +275,15 @@ def build_loaders(
             splits[name], config, protocol=protocol, batch_size=eval_batch_size, num_workers=num_workers
         )
 
-    rows = ImageRows(splits["train"], training_transform(config, augmentation), cache=cache_train)
+    resize, augment = training_steps(config, augmentation)
+    rows = ImageRows(
+        splits["train"],
+        augment,
+        resize=resize,
+        cache_bytes=cache_bytes // max(1, num_workers) if cache_train else 0,
+        masks=train_targets,
+        targets=train_targets,
+    )
     train = DataLoader(
         rows,
         batch_size=batch_size,
@@ -179,5 +292,6 @@ def build_loaders(
         collate_fn=collate,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
+        worker_init_fn=partial(_seed_worker, _rank()),
     )
     return Loaders(train, evaluation("validation"), evaluation("test"))

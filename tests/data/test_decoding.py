@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sat_peft.data.decoding import decode_image
+from sat_peft.data.decoding import decode_image, decode_mask, exif_orientation, outside_problem, read_image_size
 from sat_peft.errors import UsageError
 
 
@@ -111,3 +111,98 @@ def test_message_about_an_empty_file_says_so_and_no_address(tmp_path):
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(UsageError, match="No such file"):
         decode_image({"bytes": None, "path": str(tmp_path / "gone.jpg")}, "gone.jpg")
+
+
+def test_orientation_that_swaps_the_sides_is_told_by_header_alone():
+    stored = Image.new("RGB", (16, 8))
+    for orientation, size in {1: (16, 8), 2: (16, 8), 3: (16, 8), 5: (8, 16), 6: (8, 16), 8: (8, 16)}.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        record = encode(stored, "JPEG", exif=exif)
+        assert exif_orientation(record, "a") == orientation
+        assert read_image_size(record, "a") == size == tuple(decode_image(record, "a").shape[:0:-1])
+    assert read_image_size(encode(stored, "PNG"), "a") == (16, 8)
+    assert exif_orientation(encode(stored, "PNG"), "a") == 1
+
+
+def test_size_of_a_damaged_file_is_refused():
+    with pytest.raises(UsageError, match=r"'a' cannot be read \(it is empty, damaged"):
+        read_image_size({"bytes": b"\xff\xd8"}, "a")
+
+
+@pytest.mark.parametrize(
+    ("orientation", "box", "fix"),
+    [
+        (6, [0, 0, 12, 4], "boxes fit the pixels as stored, 16 x 8, which the EXIF orientation 6 turns"),
+        (6, [0, 0, 20, 4], "check the box format"),
+        (1, [0, 0, 4, 12], "check the box format"),
+    ],
+)
+def test_box_of_the_stored_pixels_is_recognised(orientation, box, fix):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    record = encode(Image.new("RGB", (16, 8)), "JPEG", exif=exif)
+    what, said = outside_problem([[0, 0, 2, 2], box], read_image_size(record, "a"), record, "a")
+    assert f"the box {box} (x0, y0, x1, y1) leaves its image" in what.replace(".0", "")
+    assert fix in said
+    assert outside_problem([[0, 0, 2, 2]], read_image_size(record, "a"), record, "a") is None
+
+
+def test_adobe_cmyk_is_read_as_another_decoder_reads_it():
+    """JPEG files of Adobe's programs store inverted ink; read as they stand, they look like negatives."""
+    inks = np.zeros((16, 16, 4), np.uint8)
+    inks[:8, :, 1] = 255  # magenta above
+    inks[8:, :, 3] = 128  # half black below
+    encoded = encode(Image.fromarray(inks, "CMYK"), "JPEG", quality=100)
+    assert b"Adobe" in encoded["bytes"]
+    decoded = decode_image(encoded, "a").permute(1, 2, 0).numpy()
+    other = cv2.imdecode(np.frombuffer(encoded["bytes"], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert np.abs(decoded.astype(int) - other).max() < 12
+    assert decoded[2, 2, 0] > 240
+    assert decoded[2, 2, 1] < 15
+    assert np.abs(decoded[13, 2].astype(int) - 127).max() < 5
+
+
+def test_one_bit_images_are_black_and_white():
+    pixels = np.zeros((8, 8), bool)
+    pixels[2:4, 5] = True
+    for options in ({}, {"transparency": 1}):
+        decoded = decode_image(encode(Image.fromarray(pixels), **options), "a")
+        np.testing.assert_array_equal(decoded[1], pixels * 255)
+
+
+@pytest.mark.parametrize("mode", ["LA", "PA"])
+def test_transparency_of_grey_and_palette_is_dropped(mode):
+    image = Image.new("RGBA", (8, 8), (90, 90, 90, 10)).convert(mode)
+    decoded = decode_image(encode(image, "TIFF" if mode == "PA" else "PNG"), "a")
+    assert (decoded.int() - 90).abs().max() < 30  # the palette that PIL chooses is coarse
+
+
+def test_single_pixel_keeps_its_colour():
+    assert decode_image(encode(Image.new("RGB", (1, 1), (9, 8, 7))), "a").flatten().tolist() == [9, 8, 7]
+
+
+def test_more_pixels_than_the_limit_are_refused_before_they_are_decoded(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    for read in (decode_image, read_image_size, decode_mask):
+        with pytest.raises(UsageError, match=r"'a' cannot be read \(it has more than 100 pixels\)\. Shrink it"):
+            read(encode(Image.new("L", (11, 10))), "a")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "I;16", "RGB"])
+def test_mask_is_what_is_light(mode):
+    pixels = np.zeros((6, 9), bool)
+    pixels[1:3, 4:9] = True
+    if mode == "1":
+        image = Image.fromarray(pixels)
+    elif mode == "I;16":
+        image = Image.fromarray(np.where(pixels, 65535, 30000).astype(np.uint16))
+    else:
+        image = Image.fromarray(np.where(pixels, 200, 90).astype(np.uint8)).convert(mode)
+    np.testing.assert_array_equal(decode_mask(encode(image), "a"), pixels)
+
+
+def test_damaged_mask_is_named_with_its_file(tmp_path):
+    (tmp_path / "mask.png").write_bytes(b"no image")
+    with pytest.raises(UsageError, match=r"the mask '.*mask\.png' of 'cat/1' cannot be read"):
+        decode_mask({"bytes": None, "path": str(tmp_path / "mask.png")}, "cat/1")

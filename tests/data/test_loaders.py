@@ -97,7 +97,7 @@ def test_cached_images_are_read_once_and_the_same(tmp_path):
     Image.new("RGB", (40, 20), (1, 2, 3)).save(file)
     features = localization_features(["a", "b"])
     data = {"image_id": ["a"], "image": [str(file)], "label": [0], "boxes": [[]]}
-    cached = ImageRows(Dataset.from_dict(data, features=features), lambda image: image, cache=True)
+    cached = ImageRows(Dataset.from_dict(data, features=features), lambda image: image, cache_bytes=10**6)
     first = cached[0]["image"]
     file.unlink()
     assert torch.equal(cached[0]["image"], first)
@@ -117,7 +117,7 @@ def test_loader_processes_give_the_same_batches():
 def test_box_that_leaves_its_image_is_named(box):
     samples = ImageRows(rows(2, [[[0, 0, 1, 1]], [[0, 0, 2, 2], box]]), lambda image: image)
     assert samples[0]["boxes"].tolist() == [[0, 0, 1, 1]]
-    with pytest.raises(UsageError, match=r"a box of 'image1' leaves its image: .* in 40 x 20 pixels.*box format"):
+    with pytest.raises(UsageError, match=r"'image1': the box .* leaves its image of 40 x 20 pixels.*box format"):
         samples[1]
 
 

@@ -1,5 +1,6 @@
 """The few-shot draw: exact, nested, and the same everywhere."""
 
+import json
 from collections import Counter
 from itertools import pairwise
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from sat_peft.data.shots import sample_shots
+from sat_peft.data.shots import choose_shots, sample_shots, select_images, split_share, without_images
 from sat_peft.errors import UsageError
 
 NAMES = ["cat", "cow", "dog"]
@@ -80,3 +81,60 @@ def test_empty_class_is_not_answered_with_no_shots_at_all():
 def test_numbers_out_of_range_are_refused(arguments, words):
     with pytest.raises(UsageError, match=words):
         sample_shots(pool(3, 3, 3), **({"shots": 1} | arguments))
+
+
+def test_saved_list_is_the_choice_in_its_order(tmp_path):
+    rows, file = pool(4, 4, 4), tmp_path / "image_ids.json"
+    saved = sample_shots(rows, 2, seed=7)["image_id"][:]
+    file.write_text(json.dumps(saved))
+    assert choose_shots(rows, 1, image_ids=file)["image_id"][:] == saved
+    shuffled = rows.select([11, 3, 5, 0, 1, 2, 4, 6, 7, 8, 9, 10])
+    assert choose_shots(shuffled, 1, image_ids=file)["image_id"][:] == saved
+    assert choose_shots(rows, 2, seed=7)["image_id"][:] == saved
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('["cat/000", "cow/000", "dog/009"]', r"names 1 of 3 images that the data does not have: 'dog/009'"),
+        ('["cat/000", "cow/000", "cow/000"]', "names 'cow/000' twice"),
+        ('["cat/000", "cat/001"]', "names no image of 2 classes: cow, dog"),
+        ("[]", "names no images"),
+        ('{"cat": 1}', "is no list of images"),
+        ("[1, 2]", "is no list of images"),
+        ("[", r"is no JSON .*image_ids\.json"),
+    ],
+)
+def test_list_that_cannot_be_used_says_why(tmp_path, text, words):
+    (tmp_path / "list.json").write_text(text)
+    with pytest.raises(UsageError, match=words):
+        choose_shots(pool(2, 2, 2), 1, image_ids=tmp_path / "list.json")
+
+
+def test_missing_list_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"gone\.json' cannot be read"):
+        choose_shots(pool(2, 2, 2), 1, image_ids=tmp_path / "gone.json")
+
+
+def test_selected_and_remaining_images_are_the_whole():
+    rows = pool(3, 3, 3)
+    chosen = ["dog/002", "cat/001"]
+    assert select_images(rows, chosen)["image_id"][:] == chosen
+    rest = without_images(rows, chosen)["image_id"][:]
+    assert sorted(rest + chosen) == sorted(rows["image_id"])
+
+
+@pytest.mark.parametrize(("size", "fraction", "share"), [(10, 0.2, 2), (10, 0.04, 1), (2, 0.9, 1), (1, 0.5, 0)])
+def test_share_leaves_and_takes_at_least_one_image_of_a_class(size, fraction, share):
+    rest, taken = split_share(pool(size, 4, 4), fraction, purpose="test")
+    counts = Counter(taken["label"])
+    assert counts[0] == share
+    assert Counter(rest["label"])[0] == size - share
+
+
+def test_shares_of_test_and_validation_are_other_draws():
+    rows = pool(40, 40, 40)
+    drawn = {purpose: split_share(rows, 0.5, purpose=purpose)[1]["image_id"][:] for purpose in ("test", "validation")}
+    assert drawn["test"] != drawn["validation"]
+    with pytest.raises(UsageError, match="no class has two images"):
+        split_share(pool(1, 1, 1), 0.5, purpose="test")

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torchvision import tv_tensors
 
 from sat_peft.backbones import DataConfig
-from sat_peft.data.transforms import AUGMENTATIONS, evaluation_transform, training_transform
+from sat_peft.data.transforms import AUGMENTATIONS, evaluation_transform, training_steps, training_transform
 from sat_peft.errors import UsageError
 
 GREY = DataConfig((48, 32), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear")
@@ -95,3 +96,58 @@ def test_protocol_of_another_size_than_the_backbones_is_refused():
 def test_unknown_augmentation_is_named_with_the_choices():
     with pytest.raises(UsageError, match=r"'shfit'.*'shift'.*shift, crop, none"):
         training_transform(GREY, "shfit")
+
+
+def moved(augmentation: str, seed: int, size: int = 48) -> tuple[torch.Tensor, dict]:
+    """A white rectangle, columns 10 to 20 and rows 24 to 30 of 40, with its box and mask, augmented."""
+    mask = torch.zeros(40, 40, dtype=torch.bool)
+    mask[24:30, 10:20] = True
+    image = tv_tensors.Image(mask.to(torch.uint8).mul(255).expand(3, 40, 40))
+    boxes = tv_tensors.BoundingBoxes([[10.0, 24, 20, 30]], format="XYXY", canvas_size=(40, 40))
+    torch.manual_seed(seed)
+    return training_transform(config(size), augmentation)(image, {"boxes": boxes, "mask": tv_tensors.Mask(mask)})
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+def test_boxes_and_masks_move_with_the_pixels(augmentation):
+    for seed in range(20):
+        image, targets = moved(augmentation, seed)
+        x0, y0, x1, y1 = targets["boxes"][0].tolist()
+        rows, columns = (image[0] > 0.5).nonzero(as_tuple=True)
+        # Resized pixels end between two others: to the pixel is all that can be asked for.
+        assert abs(columns.min() - x0) <= 1
+        assert abs(columns.max() + 1 - x1) <= 1
+        assert abs(rows.min() - y0) <= 1
+        assert abs(rows.max() + 1 - y1) <= 1
+        assert ((image[0] > 0.5) != targets["mask"]).float().mean() < 0.01
+        assert targets["mask"].shape == image.shape[-2:]
+
+
+@pytest.mark.parametrize("augmentation", ["shift", "crop"])
+def test_targets_do_not_change_what_is_drawn(augmentation):
+    image, _ = moved(augmentation, 5)
+    mask = torch.zeros(40, 40, dtype=torch.bool)
+    mask[24:30, 10:20] = True
+    torch.manual_seed(5)
+    alone = training_transform(config(48), augmentation)(mask.to(torch.uint8).mul(255).expand(3, 40, 40))
+    assert torch.equal(image.as_subclass(torch.Tensor), alone)
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+def test_steps_make_the_transform_and_the_first_draws_nothing(augmentation):
+    image = picture(60, 40)
+    resize, rest = training_steps(config(32), augmentation)
+    state = torch.get_rng_state()
+    resized = resize(image)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(3)
+    parts = rest(resized)
+    torch.manual_seed(3)
+    assert torch.equal(training_transform(config(32), augmentation)(image), parts)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (3, 2)])
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+def test_tiny_images_are_enlarged(size, augmentation):
+    result = training_transform(config(48), augmentation)(torch.full((3, *size), 255, dtype=torch.uint8))
+    torch.testing.assert_close(result, torch.ones(3, 48, 48))

@@ -206,7 +206,7 @@ def test_without_boxes_localisation_is_not_measured_but_classification_is(option
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"drop_path": 1.5}, "drop_path_rate must be at least 0"),
         ({"threshold": 30.0}, "between 0 and 1"),
-        ({"data": "nowhere"}, r"'nowhere' does not exist\. Expected ROOT/train/CLASS"),
+        ({"data": "nowhere"}, "'nowhere' does not exist, nor is it a source"),
         ({"backbone": "test_vitt"}, r"unknown backbone 'test_vitt'\. Did you mean test_vit"),
         ({"weights": Path("gone.safetensors")}, "do not exist"),
         ({"image_size": 70}, "nearest sizes that are: 64 and 80"),

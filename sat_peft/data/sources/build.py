@@ -13,8 +13,7 @@ from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
 from datasets.fingerprint import get_temporary_cache_files_directory
 
-from sat_peft.data.box_formats import box_outside
-from sat_peft.data.decoding import decode_image
+from sat_peft.data.decoding import decode_image, outside_problem
 from sat_peft.data.features import localization_features
 from sat_peft.data.sources.records import Problems, Record, SourceSplit
 from sat_peft.errors import UsageError
@@ -24,13 +23,18 @@ def _file_cell(path: Path) -> dict:
     return {"bytes": None, "path": str(path)}
 
 
-def _checked_boxes(record: Record, problems: Problems) -> list[list[float]] | None:
-    """The boxes as lists; None after a problem."""
-    boxes = np.asarray(record.boxes, np.float64).reshape(-1, 4)
+def new_arrow_file() -> str:
+    """The path of a file that is removed at the end of the process."""
+    return str(Path(tempfile.mkdtemp(dir=get_temporary_cache_files_directory())) / "rows.arrow")
+
+
+def checked_boxes(image_id: str, boxes, problems: Problems) -> list[list[float]] | None:
+    """(n, 4) xyxy boxes as lists; None after a problem."""
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     bad = ~np.isfinite(boxes).all(1) | (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
     if bad.any():
         shown = [round(value, 2) for value in boxes[bad][0].tolist()]
-        problems.add(record.image_id, f"the box {shown} (x0, y0, x1, y1) has no area.", "Repair or remove the box.")
+        problems.add(image_id, f"the box {shown} (x0, y0, x1, y1) has no area.", "Repair or remove the box.")
         return None
     return boxes.tolist()
 
@@ -52,14 +56,13 @@ def _image_problem(record: Record) -> tuple[str | Path, str, str] | None:
     problem = _file_problem(record)
     if problem is not None:
         return problem
+    image = _file_cell(record.image)
     try:
-        height, width = decode_image(_file_cell(record.image), record.image_id).shape[-2:]
+        height, width = decode_image(image, record.image_id).shape[-2:]
+        problem = outside_problem(record.boxes, (width, height), image, record.image_id)
     except UsageError as error:
         return record.image, str(error), ""
-    outside = box_outside(record.boxes, (width, height))
-    if outside is not None:
-        return record.image_id, f"the box {outside} leaves its image of {width} x {height} pixels.", "Check the format."
-    return None
+    return None if problem is None else (record.image_id, *problem)
 
 
 def _usable(records: Iterator[Record], problems: Problems) -> Iterator[Record]:
@@ -96,18 +99,17 @@ def build_dataset(split: SourceSplit, problems: Problems, *, where: str, layout:
     if len(split.class_names) < 2:
         raise UsageError(f"{where} has {len(split.class_names)} classes; at least two are needed. {layout}")
     features = localization_features(split.class_names, with_mask=split.has_masks, several_masks=True)
-    folder = tempfile.mkdtemp(dir=get_temporary_cache_files_directory())
-    file = Path(folder) / "rows.arrow"
+    file = new_arrow_file()
     # Hashes, not texts: a million identifiers as Python strings take several times the room.
     seen: set[int] = set()
     count = 0
-    with ArrowWriter(path=str(file), features=features) as writer:
+    with ArrowWriter(path=file, features=features) as writer:
         for record in _usable(split.records, problems):
             key = hash(record.image_id)
             if key in seen:
                 problems.add(record.image_id, "the image is listed twice.", "Remove one of its entries.")
                 continue
-            boxes = _checked_boxes(record, problems)
+            boxes = checked_boxes(record.image_id, record.boxes, problems)
             if boxes is None:
                 continue
             seen.add(key)
@@ -126,4 +128,4 @@ def build_dataset(split: SourceSplit, problems: Problems, *, where: str, layout:
             skipped = f" ({problems.count} bad entries were left out)" if problems.count else ""
             raise UsageError(f"{where} holds no usable images{skipped}. {layout}")
         writer.finalize()
-    return Dataset.from_file(str(file))
+    return Dataset.from_file(file)

@@ -15,6 +15,8 @@ from defusedxml.ElementTree import parse as parse_xml
 from sat_peft.data.sources.records import Problems
 from sat_peft.errors import UsageError
 
+# The names that the splits have in the layouts of people, the first that exists is taken.
+SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
 ARCHIVE_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip", ".7z", ".rar")
 

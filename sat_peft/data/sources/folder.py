@@ -1,6 +1,7 @@
 """Class folders: the images that people have.
 
-    ROOT/train/CLASS/*.jpg   ROOT/test/CLASS/*.jpg   ROOT/validation/CLASS/*.jpg (optional)
+    ROOT/train/CLASS/*.jpg   ROOT/test/CLASS/*.jpg   ROOT/validation/CLASS/*.jpg   the last two are optional
+    ROOT/CLASS/*.jpg                                                               all of it is the train split
 
 A split may hold `metadata.jsonl` files in the form of `datasets`' imagefolder, whose rows give `file_name` (relative to
 the metadata file) and, where boxes are known, `objects: {"bbox": [[x, y, width, height], …]}` in absolute pixels,
@@ -25,9 +26,11 @@ from sat_peft.errors import UsageError
 
 # Other names of the validation split, which would be passed over in silence.
 _MISNAMED_VALIDATION = ("val", "valid", "dev")
+# Folders that other layouts have, and that are no classes.
+_NO_CLASSES = {"train", "test", "validation", *_MISNAMED_VALIDATION, "images", "labels", "annotations", "data"}
 _LAYOUT = (
     "Expected ROOT/train/CLASS/*.jpg and ROOT/test/CLASS/*.jpg, and ROOT/validation/CLASS/*.jpg where thresholds "
-    "are to be chosen; boxes, where there are any, in ROOT/SPLIT/metadata.jsonl."
+    "are to be chosen; boxes, where there are any, in ROOT/SPLIT/metadata.jsonl. Or ROOT/CLASS/*.jpg without splits."
 )
 
 
@@ -76,8 +79,7 @@ def _read_metadata(file: Path, boxes: dict[str, np.ndarray], problems: Problems)
                 boxes[str(image)] = found
 
 
-def _records(root: Path, split: str, class_names: list[str], problems: Problems) -> Iterator[Record]:
-    folder = root / split
+def _records(root: Path, folder: Path, class_names: list[str], problems: Problems) -> Iterator[Record]:
     boxes: dict[str, np.ndarray] = {}
     for file in sorted(folder.rglob("metadata.jsonl")):
         _read_metadata(file, boxes, problems)
@@ -93,12 +95,16 @@ def _records(root: Path, split: str, class_names: list[str], problems: Problems)
 
 def _read(root: Path, split: str, problems: Problems) -> SourceSplit | None:
     require_folder(root, _LAYOUT)
-    missing = [name for name in ("train", "test") if not (root / name).is_dir()]
-    if missing:
-        raise UsageError(f"{root} has no folder {' and no folder '.join(missing)}. {_LAYOUT}")
     for name in _MISNAMED_VALIDATION:
         if (root / name).is_dir() and not (root / "validation").exists():
             raise UsageError(f"{root / name} would not be read; rename it to {root / 'validation'}, or move it away.")
+    if not (root / "train").is_dir():
+        if any((root / name).is_dir() for name in ("validation", "test")):
+            raise UsageError(f"{root} has no folder train. {_LAYOUT}")
+        if split != "train":
+            return None
+        class_names = class_folders(root)
+        return SourceSplit(class_names, _records(root, root, class_names, problems))
     if not (root / split).is_dir():
         return None
     class_names = class_folders(root / "train")
@@ -108,7 +114,15 @@ def _read(root: Path, split: str, problems: Problems) -> SourceSplit | None:
             f"{root / split} has class folders that {root / 'train'} lacks: {', '.join(unknown[:5])}. "
             "Add them to train or remove them."
         )
-    return SourceSplit(class_names, _records(root, split, class_names, problems))
+    return SourceSplit(class_names, _records(root, root / split, class_names, problems))
 
 
-SOURCE = Source("folder", "class folders, with boxes in metadata.jsonl where known", _LAYOUT, _read)
+def _detect(root: Path) -> bool:
+    folder = root / "train" if (root / "train").is_dir() else root
+    names = class_folders(folder)
+    if {name.lower() for name in names} & _NO_CLASSES:
+        return False
+    return any(next(image_files(folder / name, Problems(skip=True)), None) is not None for name in names)
+
+
+SOURCE = Source("folder", "class folders, with boxes in metadata.jsonl where known", _LAYOUT, _read, detect=_detect)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -69,11 +70,15 @@ class Problems:
 
     Args:
         skip: count and list instead of raising.
+        count: of the bad entries.
+        listed: the first of them.
+        left_out: what is right and yet has no use, such as an image without any object: numbers by reason.
     """
 
     skip: bool = False
     count: int = 0
     listed: list[Problem] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def add(self, where: str | Path, what: str, fix: str = "") -> None:
         """Reports one entry, which the caller then leaves out.
@@ -87,3 +92,18 @@ class Problems:
         self.count += 1
         if len(self.listed) < MAX_LISTED:
             self.listed.append(problem)
+
+    def leave_out(self, reason: str) -> None:
+        """Counts an entry that the caller leaves out, though nothing is wrong with it."""
+        self.left_out[reason] += 1
+
+    def lines(self) -> list[str]:
+        """What was skipped and left out, for the console; nothing where nothing was."""
+        found = [f"left out: {count} {reason}" for reason, count in self.left_out.items()]
+        if self.count:
+            found.append(f"skipped: {self.count} bad entries, the first of them {self.listed[0]}")
+        return found
+
+    def report(self) -> dict:
+        """The same in full, ready for JSON."""
+        return {"count": self.count, "skipped": [asdict(problem) for problem in self.listed], "left_out": self.left_out}

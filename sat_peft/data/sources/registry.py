@@ -29,8 +29,9 @@ class Source:
         layout: the files that it needs below its root, for error messages.
         read: `read(root, split, problems, **options)`; its keyword-only arguments are the source's options. It
             returns a `SourceSplit`, or a ready `Dataset` where the images are not files. A split that the data does not
-            have is None, which only `validation` may be.
+            have is None; every source has `train`.
         needs_root: whether it is read from a folder.
+        detect: whether a folder has this layout, from a glance; None where a folder alone does not tell.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Source:
     layout: str
     read: Callable[..., SourceSplit | Dataset | None]
     needs_root: bool = True
+    detect: Callable[[Path], bool] | None = None
 
     @property
     def options(self) -> list[str]:
@@ -55,17 +57,37 @@ def sources() -> dict[str, Source]:
     return {source.name: source for source in sorted(found, key=lambda source: source.name)}
 
 
+def detect_source(folder: Path) -> Source:
+    """The source whose layout a folder has.
+
+    Raises:
+        UsageError: no folder, one that has the layout of none, or of several sources.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"the data folder {str(folder)!r} does not exist.")
+    fitting = [source for source in sources().values() if source.detect is not None and source.detect(folder)]
+    if len(fitting) == 1:
+        return fitting[0]
+    named = f"Name the format: --data FORMAT --data-root {folder}, where FORMAT is"
+    if fitting:
+        raise UsageError(f"{folder} could be read as several formats. {named} {' or '.join(s.name for s in fitting)}.")
+    layouts = "".join(f"\n  {source.name}: {source.layout}" for source in sources().values() if source.detect)
+    raise UsageError(f"{folder} has no layout that is known. {named} one of {', '.join(sources())}.{layouts}")
+
+
 def find_source(name_or_path: str, root: str | Path | None = None) -> tuple[Source, Path | None, dict]:
     """The source that `name_or_path` means, its root and options that follow from the name.
 
-    A name of the registry, with its `root`; `hub:ID`; or a path, which is read as class folders.
+    A name of the registry, with its `root`; `hub:ID`; or a folder, whose layout tells the source.
 
     Raises:
-        UsageError: neither, or a root that is missing or has no use.
+        UsageError: neither, a root that is missing or has no use, or a folder of no or an ambiguous layout.
     """
     known = sources()
     if name_or_path.startswith("hub:"):
-        return known["hub"], Path(root) if root else None, {"dataset": name_or_path.removeprefix("hub:")}
+        if root is not None:
+            raise UsageError(f"{name_or_path!r} names its data; leave out --data-root {str(root)!r}.")
+        return known["hub"], None, {"dataset": name_or_path.removeprefix("hub:")}
     if name_or_path in known:
         source = known[name_or_path]
         if source.needs_root and root is None:
@@ -80,7 +102,8 @@ def find_source(name_or_path: str, root: str | Path | None = None) -> tuple[Sour
     if not Path(name_or_path).exists() and not any(mark in name_or_path for mark in "/\\."):
         error = unknown_choice("source", name_or_path, known)
         raise UsageError(f"the data folder {name_or_path!r} does not exist, nor is it a source: {error}")
-    return known["folder"], Path(name_or_path), {}
+    folder = Path(name_or_path)
+    return detect_source(folder), folder, {}
 
 
 def load_source(
@@ -94,14 +117,15 @@ def load_source(
     """Reads one split of a data set; image files are opened later, one by one.
 
     Args:
-        name_or_path: a name of `sources()`, `hub:ID`, or a folder of class folders.
+        name_or_path: a name of `sources()`, `hub:ID`, or a folder whose layout tells its format.
         split: `train`, `validation` or `test`.
         root: the folder of a named source.
         problems: collects what is wrong; by default the first problem is an error.
         options: of the source.
 
     Returns:
-        A data set with the columns of `sat_peft.data.features`; None for a `validation` split that does not exist.
+        A data set with the columns of `sat_peft.data.features`; None for a `validation` or `test` split that the data
+        does not have.
 
     Raises:
         UsageError: an unknown name, split or option, a missing file, or a bad entry.
@@ -115,6 +139,8 @@ def load_source(
             raise UsageError(f"the source {source.name!r} has no option {name!r}. It has: {choices}.")
     problems = problems or Problems()
     found = source.read(folder, split, problems, **implied, **options)
+    if found is None and split == "train":
+        raise UsageError(f"{source.name}: the data has no train split. {source.layout}")
     if not isinstance(found, SourceSplit):
         return found
     return build_dataset(found, problems, where=f"{source.name}, split {split!r}", layout=source.layout)

@@ -12,7 +12,7 @@ from sat_peft.errors import UsageError
 
 def load_image_folder(root: Path) -> dict:
     """The splits that exist."""
-    loaded = {split: load_source(str(root), split) for split in ("train", "validation", "test")}
+    loaded = {split: load_source("folder", split, root=root) for split in ("train", "validation", "test")}
     return {split: rows for split, rows in loaded.items() if rows is not None}
 
 
@@ -164,8 +164,27 @@ def test_misnamed_validation_is_not_passed_over(root, alias):
 def test_missing_folders_are_named_with_the_layout(tmp_path):
     with pytest.raises(UsageError, match=r"nowhere' does not exist\. Expected ROOT/train/CLASS"):
         load_image_folder(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match=r"no folder train and no folder test\. Expected ROOT/train/CLASS"):
+    (tmp_path / "test").mkdir()
+    with pytest.raises(UsageError, match=r"no folder train\. Expected ROOT/train/CLASS"):
         load_image_folder(tmp_path)
+
+
+def test_class_folders_without_splits_are_the_train_split(tmp_path):
+    for name in ("cat/1.jpg", "cat/2.jpg", "dog/1.jpg"):
+        write_image(tmp_path / name)
+    write_metadata(tmp_path, boxed("dog/1.jpg", [1, 2, 3, 4]))
+    splits = load_image_folder(tmp_path)
+    assert list(splits) == ["train"]
+    assert splits["train"]["image_id"][:] == ["cat/1.jpg", "cat/2.jpg", "dog/1.jpg"]
+    assert splits["train"]["boxes"][:] == [[], [], [[1.0, 2.0, 4.0, 6.0]]]
+
+
+def test_test_split_may_be_missing(root):
+    for name in ("cat/1.jpg", "dog/1.jpg"):
+        (root / "test" / name).unlink()
+        (root / "test" / name).parent.rmdir()
+    (root / "test").rmdir()
+    assert list(load_image_folder(root)) == ["train"]
 
 
 def test_folder_with_one_class_or_without_images_is_refused(tmp_path):
