@@ -9,6 +9,8 @@ from sat_peft.data.decoding import decode_mask
 from sat_peft.data.scenes import part_scenes
 from sat_peft.data.scenes.export import export_scenes
 from sat_peft.data.sources import Problems, load_source
+from sat_peft.data.sources.registry import detect_source
+from sat_peft.errors import UsageError
 
 CLASSES, SCENES, SIZE = 3, 2, 32
 ALL = ("train", "validation", "test")
@@ -102,7 +104,7 @@ def test_masks_of_an_image_join_to_its_object(source, exported, truth):
 def test_segmentations_of_the_birds_are_read(exported, truth):
     rows = load_source("cub", "test", root=exported("cub")).to_list()
     for row, scene in zip(rows, truth["test"], strict=True):
-        assert np.array_equal(decode_mask(row["mask"][0]), np.asarray(scene["mask"]) > 127)
+        assert np.array_equal(decode_mask(row["mask"][0], row["image_id"]), np.asarray(scene["mask"]) > 127)
 
 
 @pytest.mark.parametrize(
@@ -144,3 +146,14 @@ def test_proxy_list_is_a_part_of_train(exported):
     problems = Problems(skip=True)
     proxy = load_source("wsol_metadata", "train", root=root, proxy=True, problems=problems)
     assert proxy["image_id"][:] == whole[::2]
+
+
+@pytest.mark.parametrize(("layout", "source"), sorted({(layout, source) for layout, source, *_ in LAYOUTS}))
+def test_a_folder_is_recognised_or_the_message_names_its_format(layout, source, exported):
+    try:
+        found = detect_source(exported(layout)).name
+    except UsageError as error:
+        # Images lie in class folders too, or the folder has the lists of two sources.
+        found = str(error).partition("where FORMAT is ")[2]
+    assert source in found
+    assert "one of" not in found
