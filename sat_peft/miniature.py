@@ -204,8 +204,8 @@ def write_page(folder: Path, results: Mapping[str, Sequence[Mapping]]) -> None:
     for experiment in EXPERIMENTS.values():
         titles = dict(zip(experiment.cells, experiment.titles, strict=True))
         points = {name: gather_point(titles[name], results[name]) for name in titles if results.get(name)}
-        if not points:
-            continue
+        if len(points) < min(2, len(titles)):
+            continue  # Nothing to compare yet.
         missing = [titles[name] for name in titles if name not in points]
         section = [f"## {experiment.question}", *experiment.verdict(points)]
         section.append(point_table(list(points.values()), first=experiment.column, methods=experiment.methods))
