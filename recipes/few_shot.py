@@ -107,6 +107,8 @@ def main(config: Config) -> None:
     from sat_peft.evaluator import centre_box_accuracy, choose_centre_side, evaluate, resolve_threshold
     from sat_peft.parameters import count_parameters
     from sat_peft.report.gallery import draw_best_and_worst
+    from sat_peft.report.page import write_report
+    from sat_peft.report.records import BOOTSTRAP, measurement, write_gallery
     from sat_peft.report.tables import FIGURES, method_table, parameter_table
     from sat_peft.run import RunFolder, atomic_replacement, check_output
     from sat_peft.training import check_finite, create_optimizer, create_scheduler, endless
@@ -167,6 +169,7 @@ def main(config: Config) -> None:
     settings = asdict(config) | {"output": str(output)}
     with RunFolder(output, settings, main_process=accelerator.is_main_process, overwrite=config.overwrite) as run:
         run.write_json("image_ids.json", splits["train"]["image_id"][:])
+        run.write_json("parameters.json", asdict(parameters))
 
         def fit(name: str, module: torch.nn.Module, loss_terms, learning_rate: float) -> torch.nn.Module:
             """Trains what is trainable in `module`; `loss_terms(module, batch)` is a dict with the loss as `total`."""
@@ -202,7 +205,8 @@ def main(config: Config) -> None:
             if validation_loader is not None:
                 validation = evaluate(method, validation_loader, accelerator, protocol=PROTOCOL)
             threshold = resolve_threshold(config.threshold, validation, PROTOCOL)
-            return evaluate(method, test_loader, accelerator, protocol=PROTOCOL, threshold=threshold), validation
+            settings = {"protocol": PROTOCOL, "threshold": threshold, "bootstrap": BOOTSTRAP}
+            return evaluate(method, test_loader, accelerator, **settings), validation
 
         # SAT: classification + batch area + normalization, from image labels.
         criterion = SatLoss(area_target=config.area_target)
@@ -217,6 +221,7 @@ def main(config: Config) -> None:
         sat, sat_validation = measure(sat_method)
         if accelerator.is_main_process:
             draw_best_and_worst(run.path / "examples.png", sat_method, loaders.test.dataset, sat, accelerator.device)
+        write_gallery(run.path, lambda images, _: model(images), test_loader, sat, accelerator, protocol=PROTOCOL)
 
         # Baselines: other heads on the same frozen backbone, images and steps.
         backbone = model.unload()
@@ -262,6 +267,9 @@ def main(config: Config) -> None:
             "adapter_bytes": adapter_bytes,
         }
         run.write_json("results.json", results)
+        run.write_json("measurement.json", measurement(evaluations, methods, num_classes=len(class_names)))
+    if accelerator.is_main_process:
+        write_report(run.path)
 
     titles = {"sat": "SAT", **BASELINES, "centre_box": f"centre box, side {side}, classes of SAT"}
     say(f"\nTest split: {results['test_images']} images, {len(class_names)} classes, protocol {PROTOCOL}, percent")
@@ -272,7 +280,7 @@ def main(config: Config) -> None:
     else:
         say("  Localisation: not measured (the test split has no boxes); examples.png shows the maps.")
     say(f"\nRun folder: {run.path}  (adapter {adapter_bytes / 1000:.0f} kB, {results['seconds']:.0f} s)")
-    say(f"Look at {run.path / 'examples.png'}, then see more of its figures:")
+    say(f"Look at {run.path / 'report.html'}, then see more of its figures:")
     say(f"  accelerate launch recipes/evaluate.py --run {run.path}")
 
 
