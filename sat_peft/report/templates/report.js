@@ -164,8 +164,9 @@
     const record = listed[current];
     byId("viewer-title").textContent = record.label;
     byId("viewer-position").textContent = `${current + 1} / ${listed.length}`;
-    byId("previous").disabled = current === 0;
-    byId("next").disabled = current === listed.length - 1;
+    // A button that were disabled in earnest would keep the focus and swallow the keys.
+    byId("previous").ariaDisabled = current === 0;
+    byId("next").ariaDisabled = current === listed.length - 1;
     const range = (tile) => record.map_ranges[tile].map((value) => value.toFixed(2)).join(" to ");
     const content = [];
     const large = element("div", { className: "large" });
@@ -214,7 +215,9 @@
     draw();
   }
 
-  viewer.addEventListener("keydown", (event) => {
+  // On the document: a click on a picture takes the focus out of the large view.
+  document.addEventListener("keydown", (event) => {
+    if (!viewer.open) return;
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
     if (step === undefined) return;
     event.preventDefault();
@@ -264,7 +267,9 @@
   controls.high?.addEventListener("input", () => {
     if (Number(controls.high.value) < Number(controls.low.value)) controls.low.value = controls.high.value;
   });
-  byId("controls").addEventListener("input", filter);
+  for (const control of Object.values(controls)) {
+    control?.addEventListener(control.type === "range" ? "input" : "change", filter);
+  }
   byId("controls").addEventListener("submit", (event) => event.preventDefault());
   byId("more").addEventListener("click", showMore);
   filter();
