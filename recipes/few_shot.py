@@ -87,7 +87,7 @@ def run_cell(config: Config, read_data) -> dict:
     from sat_peft import save_adapter
     from sat_peft.backbones import resolve_data_config
     from sat_peft.building import create_accelerator, create_criterion, create_model
-    from sat_peft.comparison import closing_words, compare, write_results
+    from sat_peft.comparison import close_run, compare, write_results
     from sat_peft.data.loaders import build_loaders
     from sat_peft.data.shots import choose_shots
     from sat_peft.parameters import count_parameters
@@ -158,8 +158,7 @@ def run_cell(config: Config, read_data) -> dict:
             training_images=len(splits["train"]),
             seconds=time.perf_counter() - start,
         )
-    accelerator.end_training()
-    say(closing_words(folder, comparison, results))
+    close_run(accelerator, folder, comparison, results)
     return results
 
 

@@ -45,7 +45,7 @@ def main(config: Config) -> None:
     from sat_peft import save_adapter
     from sat_peft.backbones import resolve_data_config
     from sat_peft.building import create_accelerator, create_criterion, create_model
-    from sat_peft.comparison import closing_words, compare, sat_method, write_results
+    from sat_peft.comparison import close_run, compare, sat_method, write_results
     from sat_peft.data.loaders import build_loaders
     from sat_peft.data.options import load, with_absolute_paths
     from sat_peft.evaluator import evaluate, resolve_threshold
@@ -136,8 +136,7 @@ def main(config: Config) -> None:
             seconds=time.perf_counter() - start,
             best=best,
         )
-    accelerator.end_training()
-    say(closing_words(folder, comparison, results))
+    close_run(accelerator, folder, comparison, results)
 
 
 if __name__ == "__main__":

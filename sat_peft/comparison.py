@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch.nn.functional as F
 from accelerate import Accelerator
@@ -22,6 +22,8 @@ from sat_peft.evaluator import (
 from sat_peft.options import EvaluationOptions, OptimizationOptions
 from sat_peft.parameters import ParameterCount
 from sat_peft.report.gallery import draw_best_and_worst
+from sat_peft.report.page import REPORT, write_report
+from sat_peft.report.records import BOOTSTRAP, measurement, write_gallery
 from sat_peft.report.tables import FIGURES, method_table
 from sat_peft.run import RunFolder, atomic_replacement
 from sat_peft.training import Training
@@ -32,8 +34,16 @@ _LEARNING_RATES = {"cam": 1e-2}
 
 @dataclass(frozen=True)
 class Comparison:
-    """Evaluations by method, the figures by method in percent (None where not measured), and the centre box's side."""
+    """What was measured.
 
+    Args:
+        class_names: of the data.
+        evaluations: by method.
+        figures: by method, in percent; None where not measured.
+        centre_side: of the centre box, as a share of the image's sides.
+    """
+
+    class_names: list[str]
     evaluations: dict[str, Evaluation]
     figures: dict[str, dict[str, float | None]]
     centre_side: float | None
@@ -89,12 +99,15 @@ def compare(
     def measure(method: Method) -> tuple[Evaluation, Evaluation | None]:
         known = evaluate(method, validation, accelerator, protocol=options.protocol) if validation else None
         threshold = resolve_threshold(options.threshold, known, options.protocol)
-        return evaluate(method, test, accelerator, protocol=options.protocol, threshold=threshold), known
+        settings = {"protocol": options.protocol, "threshold": threshold, "bootstrap": BOOTSTRAP}
+        return evaluate(method, test, accelerator, **settings), known
 
     sat, known = measure(sat_method(model))
     if accelerator.is_main_process:
         picture = run.path / "examples.png"
         draw_best_and_worst(picture, sat_method(model), loaders.test.dataset, sat, accelerator.device)
+
+    write_gallery(run.path, lambda images, _: model(images), test, sat, accelerator, protocol=options.protocol)
 
     backbone, num_classes = model.unload(), model.peft_config["default"].num_classes
     trained = {}
@@ -130,7 +143,7 @@ def compare(
     if "centre_box" in options.baselines and measured and known and known.num_with_boxes:
         side = choose_centre_side(known.images, options.protocol)
         figures["centre_box"] = centre_box_accuracy(sat.images, side, options.protocol)
-    return Comparison(evaluations, figures, side)
+    return Comparison(model.peft_config["default"].class_names, evaluations, figures, side)
 
 
 def write_results(
@@ -170,16 +183,22 @@ def write_results(
         **more,
     }
     run.write_json("results.json", results)
+    run.write_json("parameters.json", asdict(parameters))
+    classes = len(comparison.class_names)
+    run.write_json("measurement.json", measurement(comparison.evaluations, comparison.figures, num_classes=classes))
     return results
 
 
-def closing_words(run: RunFolder, comparison: Comparison, results: dict) -> str:
-    """What a recipe says at its end."""
+def close_run(accelerator: Accelerator, run: RunFolder, comparison: Comparison, results: dict) -> None:
+    """Draws the report of a run that is finished, and says how it went."""
+    accelerator.end_training()
+    if accelerator.is_main_process:
+        write_report(run.path)
     size, seconds = results["adapter_bytes"] / 1000, results["seconds"]
-    return (
+    accelerator.print(
         f"\nTest split: {results['test_images']} images, protocol {results['protocol']}, percent\n"
         f"{comparison.table()}\n"
         f"\nRun folder: {run.path}  (adapter {size:.0f} kB, {seconds:.0f} s)\n"
-        f"Look at {run.path / 'examples.png'}, then see more of its figures:\n"
+        f"Look at {run.path / REPORT}, then see more of its figures:\n"
         f"  accelerate launch recipes/evaluate.py --run {run.path}"
     )

@@ -4,6 +4,7 @@ status.json    running, finished, …        config.json     the full configurat
 versions.json  package versions            image_ids.json  the training images
 metrics.jsonl  one line per logged step    adapter/        the saved adapter
 results.json   the figures                 examples.png    what they look like
+report.html    all of it on one page, drawn from measurement.json, parameters.json, gallery/ and the files above
 skipped.json   bad entries of the data     set_aside.json  training images that stand for a missing split
 baselines/     weights of trained ones     evaluation/     what recipes/evaluate.py writes
 checkpoint/    what a resumed run starts from; removed when the run is finished
@@ -25,6 +26,12 @@ import numpy as np
 
 from sat_peft.errors import UsageError
 
+# What a run writes beside its configuration and status.
+_FILES = (
+    *("results.json", "parameters.json", "measurement.json", "best.json", "metrics.jsonl"),
+    *("image_ids.json", "skipped.json", "set_aside.json", "examples.png", "report.html"),
+)
+_FOLDERS = ("adapter", "baselines", "gallery", "evaluation", "checkpoint")
 _PACKAGES = ("torch", "torchvision", "timm", "peft", "accelerate", "datasets", "evaluate", "numpy")
 
 
@@ -133,16 +140,9 @@ class RunFolder(AbstractContextManager):
         # First of all, since it is what marks the folder as a run's.
         self.write_json("status.json", {"status": "running"})
         # Results of the run that was here before must not stand beside this run's configuration.
-        for name in (
-            "results.json",
-            "metrics.jsonl",
-            "examples.png",
-            "image_ids.json",
-            "skipped.json",
-            "set_aside.json",
-        ):
+        for name in _FILES:
             (self.path / name).unlink(missing_ok=True)
-        for name in ("adapter", "baselines", "evaluation", "checkpoint"):
+        for name in _FOLDERS:
             shutil.rmtree(self.path / name, ignore_errors=True)
         write_json_atomic(self.path / "config.json", dict(config))
         versions = {name: version(name) for name in _PACKAGES}

@@ -15,16 +15,22 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+from sat_peft.baselines import BASELINES
 from sat_peft.errors import UsageError
 from sat_peft.evaluator import Evaluation
 from sat_peft.localization import LocalizationResult
 from sat_peft.report.curves import draw_iou_histograms, draw_threshold_curves
 from sat_peft.run import write_json_atomic, write_text_atomic
 
-_FILES = ("results.json", "table.md", "curves.json", "records_*.jsonl", "accuracy_*.png", "iou_*.png")
+_FILES = (
+    *("results.json", "table.md", "curves.json", "records_*.jsonl", "accuracy_*.png", "iou_*.png"),
+    # Drawn from the others by `python -m sat_peft.report`.
+    "report.html",
+)
 # What a process that was killed while writing leaves beside the files.
 _UNFINISHED = ".*.tmp"
 
+METHOD_TITLES = {"sat": "SAT", **BASELINES}
 FIGURES = {
     "gt_known": "GT-known Loc",
     "top1_loc": "Top-1 Loc",
@@ -49,33 +55,37 @@ def method_entry(title: str, result: LocalizationResult) -> dict:
     """
     entry = result.to_dict()
     del entry["per_threshold"]  # in curves.json
-    if entry["summary"]["max_box_acc_v2"] is None:
-        for figures in (entry["summary"], entry["confidence_intervals"]):
-            figures.pop("max_box_acc", None)
+    if result.summary["max_box_acc_v2"] is None:
+        for name in ("summary", "confidence_intervals"):
+            entry[name] = {figure: value for figure, value in entry[name].items() if figure != "max_box_acc"}
     return {"title": title} | entry
 
 
-def centre_box_entry(side: float, figures: Mapping[str, float]) -> dict:
-    """As `method_entry`, for the centre box, which has no map and no threshold."""
-    title = f"centre box, side {side:g}, classes of SAT"
+def figures_entry(title: str, figures: Mapping[str, float]) -> dict:
+    """As `method_entry`, for what has no map and no threshold."""
     unknown = {"threshold": None, "threshold_source": None, "confidence_intervals": {}}
     return {"title": title, "summary": dict(figures), **unknown}
 
 
-def image_records(method: str, evaluation: Evaluation, image_ids: Sequence[str], labels: Sequence[str]) -> list[dict]:
-    """One record for every image: what was found in it, and what there was to find, in evaluation pixels.
+def centre_box_entry(side: float, figures: Mapping[str, float]) -> dict:
+    """`figures_entry` of the centre box, of this share of the image's sides."""
+    return figures_entry(f"centre box, side {side:g}, classes of SAT", figures)
 
-    Args:
-        method: its name.
-        evaluation: of the method.
-        image_ids, labels: of all rows of the data set.
-    """
-    records = []
-    for image, record in zip(evaluation.images, evaluation.result.records(), strict=True):
-        identity = {"image_id": image_ids[image.index], "label": labels[image.index], "method": method}
-        known = {"label_rank": image.label_rank, "true_boxes": image.boxes.tolist()}
-        records.append(record | identity | known)
-    return records
+
+def image_record(method: str, evaluation: Evaluation, position: int, image_id: str, label: str) -> dict:
+    """What was found in the image `evaluation.images[position]`, and what there was to find, in evaluation pixels."""
+    image = evaluation.images[position]
+    found = {name: values[position].tolist() for name, values in evaluation.result.per_image.items()}
+    identity = {"image_id": image_id, "label": label, "method": method}
+    return found | identity | {"label_rank": image.label_rank, "true_boxes": image.boxes.tolist()}
+
+
+def image_records(method: str, evaluation: Evaluation, image_ids: Sequence[str], labels: Sequence[str]) -> list[dict]:
+    """`image_record` of every image; `image_ids` and `labels` are those of all rows of the data set."""
+    return [
+        image_record(method, evaluation, position, image_ids[image.index], labels[image.index])
+        for position, image in enumerate(evaluation.images)
+    ]
 
 
 def check_evaluation_folder(folder: Path, *, overwrite: bool = False) -> None:

@@ -85,6 +85,7 @@ def test_launched_run_leaves_a_complete_run_folder(launched, options):
     assert names == {
         *("config.json", "versions.json", "status.json", "image_ids.json", "metrics.jsonl", "adapter"),
         *("results.json", "examples.png", "baselines"),
+        *("report.html", "gallery", "measurement.json", "parameters.json"),
     }
     assert read(folder, "status.json") == {"status": "finished"}
     config = read(folder, "config.json")
@@ -211,7 +212,7 @@ def test_mistake_is_printed_without_a_traceback_and_exits_with_2(options, tmp_pa
         runpy.run_path(str(RECIPE), run_name="__main__")
     assert caught.value.code == 2
     error = capsys.readouterr().err
-    assert error.strip().startswith("error: the folder")
+    assert error.strip().startswith("error: the data folder")
     assert "Traceback" not in error
 
 

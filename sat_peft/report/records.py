@@ -1,0 +1,289 @@
+"""What a recipe leaves in its run folder for the report, beside config.json, versions.json and metrics.jsonl.
+
+parameters.json        `ParameterCount` of the model
+measurement.json       the figures of all methods, their curves over the threshold and their histograms of IoU
+gallery/               of the method that the run is about:
+  gallery.json         what it is; an incomplete folder is never there
+  records.jsonl        one line per image
+  NUMBER.jpg           thumbnails of the images in their evaluation view, for a bounded number of images
+  NUMBER.png           their maps on the grid of patches, side by side: the localisation map, then those of the blocks
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.transforms.v2.functional import to_pil_image
+
+from sat_peft.data.loaders import ImageRows
+from sat_peft.evaluator import Evaluation, Method
+from sat_peft.localization import Protocol, get_protocol
+from sat_peft.report.curves import iou_histogram
+from sat_peft.report.evaluation import METHOD_TITLES, figures_entry, image_record, method_entry
+from sat_peft.run import write_json_atomic
+
+# Resamples of the images behind the confidence intervals.
+BOOTSTRAP = 1000
+# Together they keep the page below 25 MB, whatever the images show.
+MAX_PICTURES = 800
+_THUMBNAIL_SIDE = 160
+_JPEG_QUALITY = 70
+_MAX_GRID_SIDE = 32
+
+# Not measured on images without true boxes.
+_CLASSIFICATION = ("top1_cls", "top5_cls")
+
+
+def measurement(
+    evaluations: Mapping[str, Evaluation],
+    methods: Mapping[str, Mapping[str, float | None]],
+    *,
+    num_classes: int,
+    split: str = "test",
+    bootstrap: int = BOOTSTRAP,
+) -> dict:
+    """The content of measurement.json.
+
+    Args:
+        evaluations: name of a method -> its evaluation; all of the same images under the same protocol.
+        methods: name -> figures in percent, of those and of what has no map to evaluate, as the centre box.
+        num_classes: number of classes C.
+        split: the evaluated split.
+        bootstrap: number of resamples that the evaluations were made with; 0 for none.
+    """
+    first = next(iter(evaluations.values()))
+    measured = first.num_with_boxes > 0
+    protocol = get_protocol(first.result.protocol)
+    entries, curves, histograms = {}, {}, {}
+    for name, figures in methods.items():
+        title = METHOD_TITLES.get(name, name)
+        if name not in evaluations:
+            entries[name] = figures_entry(title, figures)
+            continue
+        result = evaluations[name].result
+        entries[name] = entry = method_entry(title, result)
+        if measured:
+            curves[name] = result.per_threshold
+            histograms[name] = iou_histogram(result.per_image["iou"])
+        else:
+            for part in ("summary", "confidence_intervals"):
+                entry[part] = {figure: value for figure, value in entry[part].items() if figure in _CLASSIFICATION}
+    return {
+        "split": split,
+        "num_images": len(first.images),
+        "num_classes": num_classes,
+        "bootstrap": bootstrap,
+        "protocol": protocol.name,
+        "source": protocol.source,
+        "ten_crop": False,
+        "oracle": first.result.threshold_source.startswith("oracle"),
+        "measured": measured,
+        "methods": entries,
+        "curves": curves,
+        "iou_histograms": histograms,
+    }
+
+
+def choose_pictured(evaluation: Evaluation, limit: int) -> dict[str, list[int]]:
+    """Which images of a set get a picture: reason -> positions in `evaluation.images`.
+
+    All where they are at most `limit`. Otherwise a quarter each for the lowest IoU, for the middle and for the highest,
+    and the rest at equal distances over the data set; without true boxes, all at equal distances.
+    """
+    count = len(evaluation.images)
+    if count <= limit:
+        return {"all": list(range(count))}
+    chosen: dict[str, list[int]] = {}
+    rest = np.arange(count)
+    if evaluation.num_with_boxes:
+        order = np.argsort(evaluation.result.per_image["iou"], kind="stable")
+        quarter = limit // 4
+        middle = (count - quarter) // 2
+        chosen = {
+            "lowest IoU": order[:quarter].tolist(),
+            "around the median": order[middle : middle + quarter].tolist(),
+            "highest IoU": order[count - quarter :].tolist(),
+        }
+        rest = np.setdiff1d(rest, np.concatenate(list(chosen.values())))
+    number = limit - sum(map(len, chosen.values()))
+    spread = np.linspace(0, len(rest) - 1, number).round().astype(int)
+    return chosen | {"evenly spread": rest[spread].tolist()}
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """`thumbnail`: JPEG; `maps`: PNG; `map_ranges`: the values of each map that are drawn black and white."""
+
+    thumbnail: bytes
+    maps: bytes
+    map_ranges: list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the method says of the image in row `index`, ready to be gathered and written."""
+
+    index: int
+    predicted: int
+    score: float
+    picture: _Picture | None
+
+
+def _encode_maps(maps: np.ndarray) -> tuple[bytes, list[tuple[float, float]]]:
+    """The maps (n, h, w) side by side as an 8-bit PNG, each stretched from its least to its greatest value."""
+    height, width = maps.shape[1:]
+    maps = np.nan_to_num(maps)
+    if max(height, width) > _MAX_GRID_SIDE:
+        shrink = _MAX_GRID_SIDE / max(height, width)
+        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        maps = np.stack([cv2.resize(one, size, interpolation=cv2.INTER_AREA) for one in maps])
+    low, high = maps.min((1, 2)), maps.max((1, 2))
+    spread = np.where(high > low, high - low, 1)
+    grey = np.round(255 * (maps - low[:, None, None]) / spread[:, None, None]).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(list(grey), axis=1)).save(buffer, "PNG")
+    return buffer.getvalue(), list(zip(low.tolist(), high.tolist(), strict=True))
+
+
+def _thumbnail(image: Image.Image, protocol: Protocol) -> bytes:
+    """A small JPEG of what `protocol` shows of the image."""
+    if protocol.image.resize:
+        height, width = protocol.image.resize
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        if protocol.image.crop:
+            crop_height, crop_width = protocol.image.crop
+            left, top = (width - crop_width) // 2, (height - crop_height) // 2
+            image = image.crop((left, top, left + crop_width, top + crop_height))
+    image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def _describe(method: Method, batch: dict, rows: ImageRows, pictured: set[int], protocol: Protocol) -> list[_Found]:
+    """One `_Found` for every image of a batch."""
+    logits, maps, *block_maps = method(batch["images"], batch["labels"])[:]
+    # A diverged model has no score that JSON could hold.
+    scores, predicted = logits.float().softmax(-1).nan_to_num().max(-1)
+    # (B, 1 + K, h, w): the localisation map, then those of the spatial blocks.
+    stacks = torch.cat([maps[:, None], *(blocks.transpose(0, 1) for blocks in block_maps)], 1).float().cpu().numpy()
+    found = []
+    for index, score, label, stack in zip(
+        batch["indices"].tolist(), scores.tolist(), predicted.tolist(), stacks, strict=True
+    ):
+        picture = None
+        if index in pictured:
+            picture = _Picture(_thumbnail(to_pil_image(rows.decode(index)), protocol), *_encode_maps(stack))
+        found.append(_Found(index, label, score, picture))
+    return found
+
+
+@contextmanager
+def _replacement_folder(path: Path) -> Iterator[Path]:
+    """An empty sibling of `path`, which takes the place of `path` at the end or is removed after an error."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    # A run that was killed here may have left one.
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_gallery(
+    run_folder: str | Path,
+    method: Method,
+    loader: DataLoader,
+    evaluation: Evaluation,
+    accelerator: Accelerator,
+    *,
+    protocol: str | Protocol,
+    title: str = "SAT",
+    max_pictures: int = MAX_PICTURES,
+) -> None:
+    """Writes the folder `gallery` of a run in one pass over the loader, of which one batch is held in memory.
+
+    Every process calls it and runs the method on its own share; the main process writes. An older gallery is replaced
+    when the new one is whole.
+
+    Args:
+        run_folder: of the run.
+        method: as in `Method`; it may return the block maps (K, B, h, w) as a third value, as a `SatOutput` has them.
+        loader: the prepared loader that `evaluation` was made with.
+        evaluation: of `method`.
+        accelerator: of the run.
+        protocol: that of the evaluation; it decides which part of an image is seen.
+        title: of the method.
+        max_pictures: most images that get a thumbnail and maps; the records are of all.
+    """
+    protocol = get_protocol(protocol)
+    rows = loader.dataset
+    names = rows.rows.features["label"].names
+    image_ids, labels = rows.rows["image_id"][:], rows.rows["label"][:]
+    measured = evaluation.num_with_boxes > 0
+    positions = {image.index: position for position, image in enumerate(evaluation.images)}
+    chosen = choose_pictured(evaluation, max_pictures)
+    pictured = {evaluation.images[position].index for group in chosen.values() for position in group}
+
+    def record(found: _Found) -> dict:
+        position = positions[found.index]
+        values = image_record(title, evaluation, position, image_ids[found.index], names[labels[found.index]])
+        if not measured:
+            values |= dict.fromkeys(("iou", "correct", "top1_correct", "top5_correct"))
+        said = {"predicted": names[found.predicted], "score": found.score}
+        picture = {"picture": None, "map_ranges": None}
+        if found.picture:
+            picture = {"picture": f"{found.index:06}", "map_ranges": found.picture.map_ranges}
+        return values | said | {"size": evaluation.images[position].size} | picture
+
+    def passes() -> Iterator[_Found]:
+        """Every image once, on the main process; sharding repeats images to fill the last batches."""
+        seen = set()
+        with torch.inference_mode():
+            for batch in loader:
+                found = _describe(method, batch, rows, pictured, protocol)
+                if accelerator.num_processes > 1:
+                    found = gather_object(found)
+                for one in found if accelerator.is_main_process else ():
+                    if one.index not in seen:
+                        seen.add(one.index)
+                        yield one
+
+    if not accelerator.is_main_process:
+        for _ in passes():
+            pass
+        return
+    with _replacement_folder(Path(run_folder) / "gallery") as folder:
+        with (folder / "records.jsonl").open("w", encoding="utf-8") as file:
+            for found in passes():
+                line = record(found)
+                if found.picture:
+                    (folder / f"{line['picture']}.jpg").write_bytes(found.picture.thumbnail)
+                    (folder / f"{line['picture']}.png").write_bytes(found.picture.maps)
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        about = {
+            "title": title,
+            "protocol": protocol.name,
+            "threshold": evaluation.result.threshold,
+            "threshold_source": evaluation.result.threshold_source,
+            "measured": measured,
+            "num_images": len(evaluation.images),
+            "pictured": {reason: len(group) for reason, group in chosen.items()},
+        }
+        write_json_atomic(folder / "gallery.json", about)
