@@ -60,6 +60,6 @@ def test_plots_are_drawn_of_what_there_is(page):
 
 
 def test_what_was_not_measured_has_no_section(page):
-    text = page({"area-0.05": [run(50.0)]})
+    text = page({"area-0.05": [run(50.0)], "area-0.1": [run(60.0)], "shots-3": [run(70.0)]})
     assert "area target" in text
     assert "How few" not in text

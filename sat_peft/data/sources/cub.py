@@ -30,6 +30,10 @@ _LAYOUT = (
 _SPLITS = {"train": "1", "test": "0"}
 
 
+def _base(root: Path) -> Path:
+    return root / "CUB_200_2011" if (root / "CUB_200_2011").is_dir() else root
+
+
 def _class_folders(file: Path, problems: Problems) -> list[str]:
     """The folders of the classes in the order of their numbers, which count from 1."""
     classes = read_keyed(file, problems)
@@ -63,9 +67,7 @@ def _records(
 
 
 def _read(root: Path, split: str, problems: Problems) -> SourceSplit | None:
-    require_folder(root, _LAYOUT)
-    if (root / "CUB_200_2011").is_dir():
-        root = root / "CUB_200_2011"
+    root = _base(require_folder(root, _LAYOUT))
     if split not in _SPLITS:
         return None
     require_folder(root / "images", _LAYOUT)
@@ -80,4 +82,8 @@ def _read(root: Path, split: str, problems: Problems) -> SourceSplit | None:
     return SourceSplit(readable_names(class_folders), records, masks is not None)
 
 
-SOURCE = Source("cub", "CUB-200-2011: 200 species of birds, with boxes and masks", _LAYOUT, _read)
+def _detect(root: Path) -> bool:
+    return all((_base(root) / name).is_file() for name in ("images.txt", "train_test_split.txt", "bounding_boxes.txt"))
+
+
+SOURCE = Source("cub", "CUB-200-2011: 200 species of birds, with boxes and masks", _LAYOUT, _read, detect=_detect)

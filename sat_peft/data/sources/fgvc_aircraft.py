@@ -32,6 +32,10 @@ LEVELS = {"variant": "variants.txt", "family": "families.txt", "manufacturer": "
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 
 
+def _base(root: Path) -> Path:
+    return root / "data" if (root / "data").is_dir() else root
+
+
 def _records(root: Path, lists: list[Path], names: list[str], problems: Problems) -> Iterator[Record]:
     box_file = require_file(root / "images_box.txt", _LAYOUT)
     boxes = read_keyed(box_file, problems)
@@ -58,8 +62,7 @@ def _read(
     require_folder(root, _LAYOUT)
     if level not in LEVELS:
         raise unknown_choice("level", level, LEVELS)
-    if (root / "data").is_dir():
-        root = root / "data"
+    root = _base(root)
     if trainval and split == "validation":
         return None
     official = ["train", "val"] if trainval and split == "train" else [_SPLITS[split]]
@@ -68,4 +71,10 @@ def _read(
     return SourceSplit(names, _records(root, lists, names, problems))
 
 
-SOURCE = Source("fgvc_aircraft", "FGVC-Aircraft: aircraft by variant, family or manufacturer", _LAYOUT, _read)
+def _detect(root: Path) -> bool:
+    return all((_base(root) / name).is_file() for name in ("images_box.txt", "variants.txt"))
+
+
+SOURCE = Source(
+    "fgvc_aircraft", "FGVC-Aircraft: aircraft by variant, family or manufacturer", _LAYOUT, _read, detect=_detect
+)

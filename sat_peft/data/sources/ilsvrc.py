@@ -208,4 +208,10 @@ def _read(root: Path, split: str, problems: Problems, *, boxes: str = "auto") ->
     return SourceSplit(names, _test_records(root, wnids, annotations, problems))
 
 
-SOURCE = Source("ilsvrc", "ILSVRC 2012: ImageNet with 1,000 classes; its validation set is our test", _LAYOUT, _read)
+def _detect(root: Path) -> bool:
+    return any(_find(root, name) is not None for name in (*_BOX_FILES.values(), "LOC_synset_mapping.txt"))
+
+
+SOURCE = Source(
+    "ilsvrc", "ILSVRC 2012: ImageNet, 1,000 classes; its validation set is our test", _LAYOUT, _read, detect=_detect
+)

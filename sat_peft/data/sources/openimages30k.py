@@ -12,6 +12,7 @@ from wsolevaluation's lists by the source `wsol_metadata`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,4 +75,11 @@ def _read(root: Path, split: str, problems: Problems) -> SourceSplit | None:
     return SourceSplit(class_names, _records(folder, class_names, with_masks, problems), with_masks)
 
 
-SOURCE = Source("openimages30k", "OpenImages30k: 100 classes with masks, for PxAP", _LAYOUT, _read)
+def _detect(root: Path) -> bool:
+    if not (root / "val").is_dir():
+        return False
+    first = next(iter(class_folders(root / "val")), None)
+    return first is not None and any(entry.name.endswith("_ignore.png") for entry in os.scandir(root / "val" / first))
+
+
+SOURCE = Source("openimages30k", "OpenImages30k: 100 classes with masks, for PxAP", _LAYOUT, _read, detect=_detect)

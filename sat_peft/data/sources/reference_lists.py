@@ -173,4 +173,12 @@ def _read(root: Path, split: str, problems: Problems, *, lists: str | None = Non
     raise UsageError(f"{folder} has none of the lists. {_LAYOUT}")
 
 
-SOURCE = Source("reference_lists", "the lists of the SAT paper's repository, with their images", _LAYOUT, _read)
+def _detect(root: Path) -> bool:
+    # Stanford Dogs has a test_list.txt too, where its lists are text, and FGVC-Aircraft an images_box.txt.
+    boxes = first_existing(root, "test_bounding_box.txt", "test_gt.txt", "val_list.txt")
+    return boxes is not None or all((root / name).is_file() for name in ("images_box.txt", "classes.txt"))
+
+
+SOURCE = Source(
+    "reference_lists", "the lists of the SAT paper's repository, with their images", _LAYOUT, _read, detect=_detect
+)

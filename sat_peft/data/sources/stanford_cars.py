@@ -11,7 +11,7 @@ Boxes are x1 y1 x2 y2 as MATLAB counts, from 1, the last pixel included (`voc`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +34,15 @@ _CORNERS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 
 
 def _records(
-    root: Path, file: Path, structs: np.ndarray, paths: list[str], num_classes: int, chosen: range | list, problems
+    root: Path,
+    file: Path,
+    structs: np.ndarray,
+    paths: list[str],
+    num_classes: int,
+    chosen: Iterable[int],
+    problems: Problems,
 ) -> Iterator[Record]:
+    """Of the entries `chosen` of `structs`, whose images are `paths` below the root."""
     labels = column(structs, "class", file)
     corners = np.array([column(structs, name, file) for name in _CORNERS], np.float64).T
     for index in chosen:
@@ -81,4 +88,8 @@ def _read(root: Path, split: str, problems: Problems) -> SourceSplit | None:
     return _read_development_kit(root, split, problems)
 
 
-SOURCE = Source("stanford_cars", "Stanford Cars: 196 makes, models and years", _LAYOUT, _read)
+def _detect(root: Path) -> bool:
+    return first_existing(root, "cars_annos.mat", "devkit/cars_meta.mat") is not None
+
+
+SOURCE = Source("stanford_cars", "Stanford Cars: 196 makes, models and years", _LAYOUT, _read, detect=_detect)

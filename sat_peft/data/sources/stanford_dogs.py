@@ -76,4 +76,8 @@ def _read(root: Path, split: str, problems: Problems) -> SourceSplit | None:
     return SourceSplit(names, _records(root, split, len(names), problems))
 
 
-SOURCE = Source("stanford_dogs", "Stanford Dogs: 120 breeds, images of ImageNet", _LAYOUT, _read)
+def _detect(root: Path) -> bool:
+    return (root / "Images").is_dir() and (root / "Annotation").is_dir()
+
+
+SOURCE = Source("stanford_dogs", "Stanford Dogs: 120 breeds, images of ImageNet", _LAYOUT, _read, detect=_detect)

@@ -114,9 +114,15 @@ def _read_truth(file: Path, problems: Problems) -> dict[str, _Truth]:
 
 
 def _records(
-    root: Path, image_list: Path, labels: _Labels, truths: dict[str, _Truth], num_classes: int, whole: bool, problems
+    root: Path,
+    image_list: Path,
+    labels: _Labels,
+    truths: dict[str, _Truth],
+    num_classes: int,
+    whole: bool,
+    problems: Problems,
 ) -> Iterator[Record]:
-    """Args: whole: whether every labelled image must be in `image_list`."""
+    """Of the images in `image_list`, which, where it is the `whole` split, names every image that has a label."""
     annotated = bool(truths)
     for number, text in read_lines(image_list):
         path = text.strip()
@@ -162,4 +168,10 @@ def _read(
     return SourceSplit(names, records, has_masks)
 
 
-SOURCE = Source("wsol_metadata", "metadata folders of wsolevaluation: CUB, ILSVRC, OpenImages", _LAYOUT, _read)
+def _detect(root: Path) -> bool:
+    return (root / "metadata" / "train" / "image_ids.txt").is_file()
+
+
+SOURCE = Source(
+    "wsol_metadata", "metadata folders of wsolevaluation: CUB, ILSVRC, OpenImages", _LAYOUT, _read, detect=_detect
+)

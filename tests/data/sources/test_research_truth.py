@@ -9,6 +9,8 @@ from sat_peft.data.decoding import decode_mask
 from sat_peft.data.scenes import part_scenes
 from sat_peft.data.scenes.export import export_scenes
 from sat_peft.data.sources import Problems, load_source
+from sat_peft.data.sources.registry import detect_source
+from sat_peft.errors import UsageError
 
 CLASSES, SCENES, SIZE = 3, 2, 32
 ALL = ("train", "validation", "test")
@@ -144,3 +146,14 @@ def test_proxy_list_is_a_part_of_train(exported):
     problems = Problems(skip=True)
     proxy = load_source("wsol_metadata", "train", root=root, proxy=True, problems=problems)
     assert proxy["image_id"][:] == whole[::2]
+
+
+@pytest.mark.parametrize(("layout", "source"), sorted({(layout, source) for layout, source, *_ in LAYOUTS}))
+def test_a_folder_is_recognised_or_the_message_names_its_format(layout, source, exported):
+    try:
+        found = detect_source(exported(layout)).name
+    except UsageError as error:
+        # Images lie in class folders too, or the folder has the lists of two sources.
+        found = str(error).partition("where FORMAT is ")[2]
+    assert source in found
+    assert "one of" not in found
