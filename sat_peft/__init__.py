@@ -13,14 +13,17 @@ from sat_peft.localization import (
     localize,
     score_maps,
 )
+from sat_peft.localizer import Localization, Localizer
 from sat_peft.losses import SatLoss, SatLossTerms
 from sat_peft.tuner import SatConfig, SatModel, SatOutput, load_adapter, load_reference_weights, save_adapter
 from sat_peft.version import __version__
 
 __all__ = [
     "PROTOCOLS",
+    "Localization",
     "LocalizationAccumulator",
     "LocalizationResult",
+    "Localizer",
     "SatConfig",
     "SatLoss",
     "SatLossTerms",

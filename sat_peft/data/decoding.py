@@ -34,6 +34,15 @@ def decode_mask(record: dict) -> np.ndarray:
         return np.asarray(mask.convert("L")) > 127
 
 
+def image_to_tensor(image: Image.Image) -> torch.Tensor:
+    """An opened image as (3, H, W) uint8 RGB, upright and converted as by `decode_image`.
+
+    Raises:
+        ValueError: pixels of a mode without a fixed range.
+    """
+    return v2.functional.pil_to_tensor(_to_rgb(ImageOps.exif_transpose(image)))
+
+
 def decode_image(record: dict, image_id: str) -> torch.Tensor:
     """The image as (3, H, W) uint8 RGB, upright as its EXIF orientation says.
 
@@ -49,7 +58,7 @@ def decode_image(record: dict, image_id: str) -> torch.Tensor:
     source = io.BytesIO(record["bytes"]) if record.get("bytes") is not None else record["path"]
     try:
         with Image.open(source) as image:
-            return v2.functional.pil_to_tensor(_to_rgb(ImageOps.exif_transpose(image)))
+            return image_to_tensor(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # PIL names the memory address of what it read here, which tells nobody anything.
         unidentified = isinstance(error, UnidentifiedImageError)
