@@ -53,19 +53,21 @@ def find_images(inputs: Sequence[str | Path], *, leave_out: Path | None = None) 
     roots: set[Path] = set()
     found: set[Path] = set()
     for given in inputs:
-        paths = _expand(given)
-        before = len(found)
-        for path in paths:
+        matched: set[Path] = set()
+        # A name that exists is meant as it stands, even where it has the characters of a pattern.
+        named = os.path.exists(given)
+        for path in [_absolute(given)] if named else _matches(given):
             if path.is_dir():
-                found.update(_search(path, leave_out))
+                matched.update(_search(path, leave_out))
                 roots.add(path)
-            elif len(paths) == 1 or path.suffix.lower() in IMAGE_SUFFIXES:
-                found.add(path)
+            elif named or path.suffix.lower() in IMAGE_SUFFIXES:
+                matched.add(path)
                 roots.add(path.parent)
-        if len(found) == before and not any(path in found for path in paths):
+        if not matched:
             raise UsageError(
                 f"no images in {str(given)!r}; image files end in {', '.join(sorted(IMAGE_SUFFIXES))}, in any case."
             )
+        found |= matched
     root = Path(os.path.commonpath(roots))
     image_ids = sorted(path.relative_to(root).as_posix() for path in found)
     check_names([str(root), *image_ids], "file name")
@@ -77,15 +79,12 @@ def _absolute(path: str | Path) -> Path:
     return Path(os.path.abspath(path))
 
 
-def _expand(given: str | Path) -> list[Path]:
-    # A name that exists is meant as it stands, even where it has the characters of a pattern.
-    if os.path.exists(given):
-        return [_absolute(given)]
-    if not glob.has_magic(str(given)):
-        raise UsageError(f"the input {str(given)!r} does not exist; name image files, folders or glob patterns.")
-    matches = glob.glob(str(given), recursive=True)
+def _matches(pattern: str | Path) -> list[Path]:
+    if not glob.has_magic(str(pattern)):
+        raise UsageError(f"the input {str(pattern)!r} does not exist; name image files, folders or glob patterns.")
+    matches = glob.glob(str(pattern), recursive=True)
     if not matches:
-        raise UsageError(f"the pattern {str(given)!r} matches nothing.")
+        raise UsageError(f"the pattern {str(pattern)!r} matches nothing.")
     return [_absolute(match) for match in matches]
 
 

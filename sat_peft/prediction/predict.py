@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from sat_peft.errors import UsageError
 from sat_peft.formats import FORMATS, Prediction, PredictionSet, check_format, check_names, write_format
 from sat_peft.formats.files import text_file_replacement
+from sat_peft.localization.components import check_min_area
 from sat_peft.localizer import PROTOCOL, Localization, Localizer
 from sat_peft.prediction.folder import MAPS, OVERLAYS, SKIPPED, open_prediction_folder
 from sat_peft.prediction.inputs import ImageFiles
@@ -117,6 +118,7 @@ def predict(
     for name, number, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
         if number < least:
             raise UsageError(f"{name} must be at least {least}, got {number}.")
+    check_min_area(min_area)
     for name in formats:
         check_format(name, images.image_ids)
     check_names(localizer.class_names, "class name")
