@@ -25,6 +25,7 @@ from sat_peft.prediction.folder import MAPS, OVERLAYS, SKIPPED, open_prediction_
 from sat_peft.prediction.inputs import ImageFiles
 from sat_peft.prediction.journal import Journal, JournalWriter, repair
 from sat_peft.prediction.pictures import map_picture, overlay, save_picture, thumbnail
+from sat_peft.tuner.backbone import weight_fingerprint
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -143,6 +144,8 @@ def predict(
         accelerator.wait_for_everyone()
         journal = Journal(output)
         todo = [index for index, image_id in enumerate(images.image_ids) if image_id not in journal]
+        # Nobody writes before everybody has read, or the shares would not be those of one and the same list.
+        accelerator.wait_for_everyone()
         share = todo[accelerator.process_index :: accelerator.num_processes]
         samples = _Samples(images, share, localizer.transform, thumbnails=overlays)
         loader = DataLoader(samples, batch_size=batch_size, num_workers=num_workers, collate_fn=_collate)
@@ -159,8 +162,8 @@ def predict(
                 sizes = [sample["size"] for sample in read]
                 found = localizer.localize_inputs(inputs, sizes, known, multi=multi, min_area=min_area) if read else []
                 image_ids = [images.image_ids[sample["index"]] for sample in read]
+                # Pictures come before the line that says that the image is done.
                 for image_id, sample, localization in zip(image_ids, read, found, strict=True):
-                    # Pictures come before the line that says that the image is done.
                     if maps:
                         save_picture(map_picture(localization), output / MAPS / f"{image_id}.png", "PNG")
                     if overlays:
@@ -185,8 +188,8 @@ def predict(
 
 
 def _fingerprint(localizer: Localizer) -> str:
-    """SHA-256 of the adapter's weights and of the record of its backbone: predictions of two never share a folder."""
-    digest = hashlib.sha256(json.dumps(localizer.model.active_peft_config.backbone, sort_keys=True).encode())
+    """SHA-256 of the weights of adapter and backbone: predictions of two models never share a folder."""
+    digest = hashlib.sha256(weight_fingerprint(localizer.model.get_base_model()).encode())
     weights = get_peft_model_state_dict(localizer.model, adapter_name=localizer.model.active_adapter)
     for name, tensor in sorted(weights.items()):
         digest.update(name.encode())

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -55,7 +56,8 @@ def launch(*arguments, processes: int = 1) -> list[str]:
     launcher = ["accelerate.commands.launch", "--cpu", "--num_processes", "1"]
     if processes > 1:
         # On one machine without a GPU, `accelerate launch` starts one process, whatever it is told.
-        launcher = ["torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "0"]
+        # The dashes keep torchrun from taking --run for an option of its own.
+        launcher = ["torch.distributed.run", "--nproc_per_node", str(processes), "--standalone", "--"]
     return [sys.executable, "-m", *launcher, str(RECIPE), *map(str, arguments)]
 
 
@@ -67,7 +69,7 @@ def rows(output: Path) -> list[dict]:
 def test_launched_recipe_writes_into_the_run_and_says_what_it_did(run, photos):
     (photos / "broken.jpg").write_bytes(b"nothing")
     command = launch(photos, "--run", run, "--formats", "jsonl", "coco", "yolo", "--overlays")
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr
     output = run / "predictions"
     assert [row["image_id"] for row in rows(output)] == ["ant/1.jpg", "bee & wasp/1.jpg"]
@@ -91,7 +93,7 @@ def test_two_processes_share_the_images_and_give_the_same_file(run, photos, tmp_
     recipe.main(recipe.Config((str(photos),), output=tmp_path / "one", **options))
     arguments = ("--run", run, "--num-workers", 0, "--batch-size", 2, "--formats", "jsonl")
     command = launch(photos, *arguments, "--output", tmp_path / "two", processes=2)
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "two").glob("journal-*")} == {"journal-0.jsonl", "journal-1.jsonl"}
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
@@ -156,6 +158,14 @@ def test_mistakes_are_answered_before_anything_is_written(run, photos, tmp_path,
     with pytest.raises(UsageError, match=words):
         recipe.main(recipe.Config(**options | changes))
     assert not (tmp_path / "out").exists()
+
+
+def test_mistake_is_printed_without_a_traceback_and_exits_with_2(run, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(RECIPE), "gone", "--run", str(run)])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(RECIPE), run_name="__main__")
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.strip().startswith("error: the input 'gone' does not exist")
 
 
 @pytest.mark.parametrize(
