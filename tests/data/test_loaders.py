@@ -79,7 +79,11 @@ def test_training_order_is_a_shuffle_that_the_seed_repeats():
 
     def epochs(seed: int) -> list[list[int]]:
         loader = loaders(splits, seed=seed).train
-        return [order(loader), order(loader)]
+        found = []
+        for epoch in range(2):
+            loader.sampler.set_epoch(epoch)
+            found.append(order(loader))
+        return found
 
     first, second = epochs(0)
     assert sorted(first) == sorted(second) == list(range(24))
@@ -92,8 +96,10 @@ def test_training_images_are_augmented_and_evaluation_images_are_not():
     gradient = np.broadcast_to(np.linspace(0, 255, 40).astype(np.uint8)[None, :, None], (20, 40, 3))
     one = rows(1, pixels=gradient)
     built = loaders({"train": one, "test": one}, cache_train=True)
-    torch.manual_seed(0)
-    views = [next(iter(built.train))["images"] for _ in range(6)]
+    views = []
+    for epoch in range(6):
+        built.train.sampler.set_epoch(epoch)
+        views.append(next(iter(built.train))["images"])
     assert any(not torch.equal(view, views[0]) for view in views)
     first, second = (next(iter(built.test))["images"] for _ in range(2))
     assert torch.equal(first, second)
