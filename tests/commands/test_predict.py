@@ -1,6 +1,5 @@
-"""The prediction recipe as a user runs it: launched, continued, killed, refused."""
+"""The prediction as a user runs it: launched, continued, killed, refused."""
 
-import importlib.util
 import json
 import os
 import runpy
@@ -15,6 +14,7 @@ import torch
 from PIL import Image
 from tiny_run import CLASSES, THRESHOLD, write_run
 
+from sat_peft.commands import predict
 from sat_peft.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -34,17 +34,12 @@ def photos(tmp_path) -> Path:
     return tmp_path / "photos"
 
 
-@pytest.fixture(scope="module")
-def recipe():
-    """The recipe as a module. Running it in this process sets the number of threads, which is put back."""
-    spec = importlib.util.spec_from_file_location("predict_recipe", RECIPE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    threads = torch.get_num_threads()
-    yield module
-    torch.set_num_threads(threads)
-    del sys.modules[spec.name]
+@pytest.fixture(scope="module", autouse=True)
+def threads():
+    """Predicting in this process sets the number of threads, which is put back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def environment(*first: Path) -> dict:
@@ -86,11 +81,11 @@ def test_launched_recipe_writes_into_the_run_and_says_what_it_did(run, photos):
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_images_and_give_the_same_file(run, photos, tmp_path, recipe):
+def test_two_processes_share_the_images_and_give_the_same_file(run, photos, tmp_path):
     for number in range(9):
         Image.effect_noise((30 + number, 40), 90).convert("RGB").save(photos / "ant" / f"{number}.png")
     options = {"run": run, "num_workers": 0, "batch_size": 2, "formats": ("jsonl",)}
-    recipe.main(recipe.Config((str(photos),), output=tmp_path / "one", **options))
+    predict.main(predict.Config((str(photos),), output=tmp_path / "one", **options))
     arguments = ("--run", run, "--num-workers", 0, "--batch-size", 2, "--formats", "jsonl")
     command = launch(photos, *arguments, "--output", tmp_path / "two", processes=2)
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=150, check=False)
@@ -101,7 +96,7 @@ def test_two_processes_share_the_images_and_give_the_same_file(run, photos, tmp_
 
 
 @pytest.mark.slow
-def test_killed_recipe_goes_on(run, tmp_path, recipe):
+def test_killed_recipe_goes_on(run, tmp_path):
     (tmp_path / "photos").mkdir()
     for number in range(300):
         Image.effect_noise((60, 60), 90).convert("RGB").save(tmp_path / "photos" / f"{number:03}.png")
@@ -124,19 +119,19 @@ def test_killed_recipe_goes_on(run, tmp_path, recipe):
     assert 0 < done < 300
     assert not (output / "coco.json").exists()
     options = {"run": run, "output": output, "batch_size": 64, "num_workers": 0, "maps": True}
-    recipe.main(recipe.Config((str(tmp_path / "photos"),), **options))
+    predict.main(predict.Config((str(tmp_path / "photos"),), **options))
     assert [row["image_id"] for row in rows(output)] == [f"{number:03}.png" for number in range(300)]
     assert len(json.loads((output / "coco.json").read_text())["annotations"]) == 300
     assert journal.read_bytes().count(b"\n") == 300
     assert len(list((output / "maps").iterdir())) == 300
 
 
-def test_labels_from_folders_and_a_given_threshold(run, photos, tmp_path, recipe, capsys):
+def test_labels_from_folders_and_a_given_threshold(run, photos, tmp_path, capsys):
     options = {"label_from": "folder", "threshold": 0.6, "num_workers": 0}
-    recipe.main(recipe.Config((str(photos),), run=run, output=tmp_path / "out", **options))
+    predict.main(predict.Config((str(photos),), run=run, output=tmp_path / "out", **options))
     assert [row["label"] for row in rows(tmp_path / "out")] == CLASSES[:2]
     assert "threshold 0.6 (fixed: given)" in capsys.readouterr().out
-    recipe.main(recipe.Config((str(photos),), run=run, output=tmp_path / "out", **options))
+    predict.main(predict.Config((str(photos),), run=run, output=tmp_path / "out", **options))
     assert "2 images were done before" in capsys.readouterr().out
 
 
@@ -151,12 +146,12 @@ def test_labels_from_folders_and_a_given_threshold(run, photos, tmp_path, recipe
         ({"label_from": "folder"}, r"images lie in no folder .* first 'c/1\.jpg'"),
     ],
 )
-def test_mistakes_are_answered_before_anything_is_written(run, photos, tmp_path, recipe, changes, words):
+def test_mistakes_are_answered_before_anything_is_written(run, photos, tmp_path, changes, words):
     (photos / "c").mkdir()
     (photos / "ant" / "1.jpg").rename(photos / "c" / "1.jpg")
     options = {"images": (str(photos),), "run": run, "output": tmp_path / "out"}
     with pytest.raises(UsageError, match=words):
-        recipe.main(recipe.Config(**options | changes))
+        predict.main(predict.Config(**options | changes))
     assert not (tmp_path / "out").exists()
 
 
