@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         localize,
         score_maps,
     )
+    from sat_peft.localizer import Localization, Localizer
     from sat_peft.losses import SatLoss, SatLossTerms
     from sat_peft.tuner import SatConfig, SatModel, SatOutput, load_adapter, load_reference_weights, save_adapter
 
@@ -34,6 +35,7 @@ _MODULES = {
         "localize",
         "score_maps",
     ),
+    "sat_peft.localizer": ("Localization", "Localizer"),
     "sat_peft.losses": ("SatLoss", "SatLossTerms"),
     "sat_peft.tuner": (
         "SatConfig",
@@ -48,8 +50,10 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 __all__ = [
     "PROTOCOLS",
+    "Localization",
     "LocalizationAccumulator",
     "LocalizationResult",
+    "Localizer",
     "SatConfig",
     "SatLoss",
     "SatLossTerms",

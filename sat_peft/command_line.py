@@ -1,4 +1,4 @@
-"""What every recipe does with its command line: presets, configurations of earlier runs, and mistakes."""
+"""What every recipe and command does with its command line: presets, configurations of earlier runs, and mistakes."""
 
 from __future__ import annotations
 
@@ -86,16 +86,19 @@ def parse(kind: type, presets: Mapping[str, dict], *, description: str, argument
     return options
 
 
-def run(main: Callable[[Any], None], options: Callable[[], Any], *, interrupted: str) -> None:
+def run(main: Callable[[Any], int | None], options: Callable[[], Any], *, interrupted: str) -> int | None:
     """Calls `main(options())`: a user's mistake is told in a line and exits with status 2, Ctrl-C says what is left.
 
     Args:
-        main: of a recipe.
+        main: of a recipe or command.
         options: parses the command line.
         interrupted: what is told after Ctrl-C.
+
+    Returns:
+        What `main` returns: the exit status, or None.
     """
     try:
-        main(options())
+        return main(options())
     except UsageError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         sys.exit(2)

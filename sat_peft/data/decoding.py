@@ -62,6 +62,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def image_to_tensor(image: Image.Image) -> torch.Tensor:
+    """An opened image as (3, H, W) uint8 RGB, upright and converted as by `decode_image`.
+
+    Raises:
+        ValueError: pixels of a mode without a fixed range.
+    """
+    return v2.functional.pil_to_tensor(_to_rgb(ImageOps.exif_transpose(image)))
+
+
 def decode_image(record: dict, image_id: str) -> torch.Tensor:
     """The image as (3, H, W) uint8 RGB, upright as its EXIF orientation says.
 
@@ -77,7 +86,7 @@ def decode_image(record: dict, image_id: str) -> torch.Tensor:
             179 million of them.
     """
     with _opened(record, f"image {image_id!r}") as image:
-        return v2.functional.pil_to_tensor(_to_rgb(ImageOps.exif_transpose(image)))
+        return image_to_tensor(image)
 
 
 def decode_mask(record: dict, image_id: str) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What the check of a data set finds, by its kind, and whether training may start."""
 
-import importlib.util
 import json
+import runpy
 import sys
 from pathlib import Path
 
@@ -217,14 +217,11 @@ def test_masks_and_boxes_of_ready_data_sets():
 
 
 def run_script(monkeypatch, capsys, *arguments) -> tuple[int, str]:
-    spec = importlib.util.spec_from_file_location("check_data_script", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, script)
-    spec.loader.exec_module(script)
     monkeypatch.setattr(sys, "argv", ["check_data.py", *map(str, arguments)])
-    status = script.run()
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
     output = capsys.readouterr()
-    return status, output.out + output.err
+    return end.value.code, output.out + output.err
 
 
 def test_script_writes_a_report_and_its_status_says_whether_training_may_start(root, tmp_path, monkeypatch, capsys):

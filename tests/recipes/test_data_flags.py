@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from sat_peft.commands import evaluate
 from sat_peft.data.scenes.export import export_scenes
 from sat_peft.errors import UsageError
 
@@ -26,7 +27,7 @@ def load_recipe(name: str):
     return module
 
 
-few_shot, evaluate = load_recipe("few_shot"), load_recipe("evaluate")
+few_shot = load_recipe("few_shot")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,6 +1,5 @@
-"""The counting script: published numbers, agreement with PEFT, its output and its refusals."""
+"""Counting parameters: published numbers, agreement with PEFT, its output and its refusals."""
 
-import importlib.util
 import json
 import runpy
 import sys
@@ -11,24 +10,14 @@ import timm
 from peft import get_peft_model
 
 from sat_peft import SatConfig
+from sat_peft.commands import count as command
 from sat_peft.errors import UsageError
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "count_parameters.py"
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("count_parameters_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-script = load_script()
-
-
 def count(backbone: str = "deit_small_patch16_224", num_classes: int = 1000, **options) -> dict:
-    return script.count(script.Config(backbone=backbone, num_classes=num_classes, **options))
+    return command.count(command.Config(backbone=backbone, num_classes=num_classes, **options))
 
 
 @pytest.mark.parametrize(
@@ -75,9 +64,9 @@ def test_larger_images_lengthen_the_position_embedding():
 
 
 def test_table_shows_components_and_sums(capsys):
-    config = script.Config(backbone="test_vit", num_classes=5, tune="full", num_spatial_blocks=2)
-    assert script.main(config) == 0
-    counted, lines = script.count(config), capsys.readouterr().out.splitlines()
+    config = command.Config(backbone="test_vit", num_classes=5, tune="full", num_spatial_blocks=2)
+    assert command.main(config) == 0
+    counted, lines = command.count(config), capsys.readouterr().out.splitlines()
     assert "5 classes, head conv3x3, K = 2, tune full" in lines[0]
     rows = {line[:-45].strip(): line[-45:].split() for line in lines[3:] if line}
     for name, numbers in counted["components"].items():

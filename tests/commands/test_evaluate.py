@@ -1,4 +1,4 @@
-"""The evaluation recipe as a user runs it, on a run of the few-shot recipe with a tiny random backbone."""
+"""The evaluation as a user runs it, on a run of the few-shot recipe with a tiny random backbone."""
 
 import importlib.util
 import json
@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from sat_peft.commands import evaluate as command
 from sat_peft.data import splits
 from sat_peft.data.scenes import NOVEL_CLASSES, render_scene, scene_seed
 from sat_peft.errors import UsageError
@@ -86,12 +87,9 @@ def run(tmp_path_factory, weights) -> Path:
     return folder / "run"
 
 
-recipe = load_recipe("evaluate")
-
-
 def evaluate(output: Path, **options) -> dict:
-    """Runs the recipe and returns its results; few bootstrap samples, since their number changes no code path."""
-    recipe.main(recipe.Config(**{"output": output, "bootstrap": 20, "threads": 1, **options}))
+    """Runs the command and returns its results; few bootstrap samples, since their number changes no code path."""
+    command.main(command.Config(**{"output": output, "bootstrap": 20, "threads": 1, **options}))
     return json.loads((output / "results.json").read_text())
 
 
@@ -244,7 +242,7 @@ def test_masks_of_part_scenes_give_pxap(weights, tmp_path, monkeypatch):
             output=tmp_path / "run",
         )
     )
-    recipe.main(recipe.Config(run=tmp_path / "run", bootstrap=20, threads=1))
+    command.main(command.Config(run=tmp_path / "run", bootstrap=20, threads=1))
     folder = tmp_path / "run" / "evaluation"
     method = json.loads((folder / "results.json").read_text())["protocols"]["original"]["methods"]["sat"]
     low, high = method["confidence_intervals"]["px_ap"]

@@ -1,0 +1,67 @@
+"""Reads a data set end to end and says whether training may start: run it first on your own images.
+
+    sat-peft check-data --data DIR
+    sat-peft check-data --data cub --data-root CUB_200_2011 --output checks/cub
+
+Takes the flags of the data that the recipes take, and judges what they would read: with --skip-bad, what they would
+leave out does not stop training. Writes report.json and contact_sheet.png, a picture of images with their boxes: look
+at it, since a wrong box format is seen at once. Exits with 0 where training may start, 1 where something found stops
+it, 2 for a wrong option or data that cannot be found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from sat_peft.data.options import DataOptions, data_options, source_options
+from sat_peft.errors import UsageError
+
+INTERRUPTED = "no report was written"
+
+
+@dataclass(frozen=True)
+class Config(DataOptions):
+    output: Path | None = None
+    """Where the report is written; by default a new folder below runs/."""
+    overwrite: bool = False
+    """Replace a report in the output folder."""
+    allow_duplicates: bool = False
+    """Images that are in two splits are told, but do not stop training: for public benchmarks that have some."""
+    workers: int | None = None
+    """Threads that read images; by default one for every core."""
+
+
+FILES = ("report.json", "contact_sheet.png")
+
+
+def main(config: Config) -> int:
+    # The heavy imports wait until the options are read, so that --help and a mistyped option answer at once.
+    from sat_peft.data.check import SKIPPED_KINDS, check_data
+    from sat_peft.data.sources import load_source
+    from sat_peft.report.data_check import data_check_text, draw_contact_sheet
+    from sat_peft.run import write_json_atomic
+
+    output = config.output or Path("runs", f"check_data-{datetime.now():%Y%m%d-%H%M%S}")
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"the output {str(output)!r} is a file; name a folder with --output.")
+    if any((output / name).exists() for name in FILES) and not config.overwrite:
+        raise UsageError(
+            f"the folder {str(output)!r} holds a report. Name another with --output, or replace it with --overwrite."
+        )
+    options = data_options(config)
+    check = check_data(
+        lambda split, problems: load_source(
+            options.data, split, root=options.data_root, problems=problems, **source_options(options)
+        ),
+        workers=config.workers,
+        tolerated=(SKIPPED_KINDS if options.skip_bad else ()) + (("leak",) if config.allow_duplicates else ()),
+        progress=True,
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    write_json_atomic(output / "report.json", {"options": asdict(options), **check.summary()})
+    draw_contact_sheet(output / "contact_sheet.png", check)
+    print(data_check_text(check))
+    print(f"\nAll findings: {output / 'report.json'}\nLook at the boxes: {output / 'contact_sheet.png'}")
+    return 0 if check.ok else 1

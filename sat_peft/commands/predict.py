@@ -1,0 +1,126 @@
+"""Predicts classes and boxes for image files with a trained adapter, and writes them for annotation tools.
+
+    sat-peft predict PHOTOS --run runs/NAME --formats coco yolo
+    sat-peft predict 'PHOTOS/**/*.jpg' one.png --adapter DIR --output DIR --overlays
+    accelerate launch -m sat_peft predict PHOTOS --run runs/NAME          on several GPUs
+
+Boxes are in pixels of the upright image (EXIF orientation applied) under protocol `original`. Give the same command
+again after an interruption: images that are done are not predicted twice. Images that cannot be read are counted,
+listed in skipped.jsonl and tried again next time; so are images of more than 178 million pixels, which PIL refuses as
+possible decompression bombs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from sat_peft.errors import UsageError
+
+INTERRUPTED = "the same command goes on where this one stopped"
+
+
+@dataclass(frozen=True)
+class Config:
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
+    """Image files, folders (searched recursively) and quoted glob patterns."""
+    run: Path | None = None
+    """Run folder of a training recipe: names the adapter, the backbone and the threshold."""
+    adapter: Path | None = None
+    """Adapter folder, instead of a run; needs --output."""
+    backbone: str | None = None
+    """Name of the backbone; by default the one that the run or the adapter records."""
+    weights: Path | None = None
+    """Local weights of the backbone (a .safetensors file, or a folder with one), instead of a download."""
+
+    label_from: Literal["model", "folder"] = "model"
+    """`model`: the predicted class. `folder`: the class is known, as the name of a folder above the image."""
+    threshold: float | None = None
+    """Threshold of the maps; by default the one that the run chose, else the protocol's."""
+    multi: bool = False
+    """A box for every component of the foreground, largest first, instead of the largest component alone."""
+    min_area: float = 0.01
+    """Smallest component that --multi keeps, as a share of the image."""
+
+    formats: tuple[Literal["jsonl", "coco", "voc", "yolo", "imagefolder"], ...] = ("jsonl", "coco")
+    """`jsonl` (predictions.jsonl), `coco` (coco.json), `voc` (voc/*.xml), `yolo` (yolo/labels/*.txt), `imagefolder`
+    (metadata.jsonl, for the root folder of the images)."""
+    maps: bool = False
+    """Also write every map as an 8-bit PNG in the size of its image."""
+    overlays: bool = False
+    """Also write a picture of map and boxes on every image."""
+
+    strict: bool = False
+    """Stop at the first image that cannot be read."""
+    batch_size: int = 64
+    """Images per process and forward pass."""
+    num_workers: int = 2
+    """Processes that read images, per process of the launch."""
+    threads: int | None = None
+    """Threads per process on a CPU; by default all cores, shared among the processes."""
+    output: Path | None = None
+    """Folder for the predictions; by default `predictions` in the run folder."""
+    overwrite: bool = False
+    """Replace predictions in the output folder."""
+
+
+def main(config: Config) -> None:
+    # The heavy imports wait until the options are read, so that --help and a mistyped option answer at once.
+    from accelerate import Accelerator
+
+    from sat_peft import Localizer
+    from sat_peft.cpu import keep_freed_memory, set_cpu_threads
+    from sat_peft.prediction import check_prediction_folder, find_images, folder_labels, predict
+
+    if (config.run is None) == (config.adapter is None):
+        raise UsageError("name either a run folder with --run or an adapter folder with --adapter.")
+    output = config.output or (config.run / "predictions" if config.run else None)
+    if output is None:
+        raise UsageError("an adapter folder holds nothing but the adapter; name a folder with --output.")
+    check_prediction_folder(output)
+    images = find_images(config.images, leave_out=output)
+
+    accelerator = Accelerator()
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
+        set_cpu_threads(config.threads)
+    say = accelerator.print
+    localizer = Localizer.from_pretrained(
+        config.run or config.adapter,
+        backbone=config.backbone,
+        weights=config.weights,
+        threshold=config.threshold,
+        device=accelerator.device,
+    )
+    labels = folder_labels(images, localizer.class_names) if config.label_from == "folder" else None
+    say(f"{len(images.image_ids)} images below {images.root}")
+    say(f"Protocol original, threshold {localizer.threshold.value:g} ({localizer.threshold.source})")
+    summary = predict(
+        localizer,
+        images,
+        output,
+        accelerator,
+        labels=labels,
+        formats=config.formats,
+        multi=config.multi,
+        min_area=config.min_area,
+        maps=config.maps,
+        overlays=config.overlays,
+        strict=config.strict,
+        overwrite=config.overwrite,
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
+    )
+    new = summary.images - summary.done_before
+    if summary.done_before:
+        say(f"{summary.done_before} images were done before")
+    say(f"{new} images in {summary.seconds:.1f} s ({new / max(summary.seconds, 1e-9):.0f} a second)")
+    for file in summary.files:
+        say(f"  {file}")
+    if summary.failures:
+        first, reason = next(iter(summary.failures.items()))
+        say(f"warning: {len(summary.failures)} of {summary.images} images skipped, listed in skipped.jsonl; {first}:")
+        say(f"  {reason}")

@@ -1,0 +1,79 @@
+"""Predicted boxes in the formats of annotation tools and detectors.
+
+`FORMATS` names them. Each has a file or folder of its own, written from a `PredictionSet` that is read one image at a
+time, and written whole or not at all. Formats that name an annotation after its image without the suffix cannot hold
+`1.jpg` and `1.png` of one folder; `check_format` tells before anything is predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from sat_peft.errors import UsageError, unknown_choice
+from sat_peft.formats.coco import write_coco
+from sat_peft.formats.json_lines import write_imagefolder, write_json_lines
+from sat_peft.formats.predictions import Prediction, PredictionSet
+from sat_peft.formats.voc import write_voc
+from sat_peft.formats.yolo import write_yolo
+
+__all__ = ["FORMATS", "Format", "Prediction", "PredictionSet", "check_format", "write_format"]
+
+
+@dataclass(frozen=True)
+class Format:
+    """Where a format is written and by what.
+
+    Args:
+        path: file or folder in the output folder.
+        write: function(path, predictions).
+        named_by_stem: the name of an annotation is that of its image without the suffix.
+    """
+
+    path: str
+    write: Callable[[Path, PredictionSet], None]
+    named_by_stem: bool = False
+
+
+FORMATS = {
+    "jsonl": Format("predictions.jsonl", write_json_lines),
+    "coco": Format("coco.json", write_coco),
+    "voc": Format("voc", write_voc, named_by_stem=True),
+    "yolo": Format("yolo", write_yolo, named_by_stem=True),
+    "imagefolder": Format("metadata.jsonl", write_imagefolder),
+}
+
+
+def check_format(name: str, image_ids: Iterable[str]) -> None:
+    """Raises `UsageError` for an unknown format, or images that would share an annotation file in it."""
+    if name not in FORMATS:
+        raise unknown_choice("format", name, FORMATS)
+    if not FORMATS[name].named_by_stem:
+        return
+    seen: dict[PurePosixPath, str] = {}
+    for image_id in image_ids:
+        other = seen.setdefault(PurePosixPath(image_id).with_suffix(""), image_id)
+        if other != image_id:
+            raise UsageError(
+                f"{other!r} and {image_id!r} would share one file of the format {name!r}, which names annotations "
+                "after images without their suffix. Rename one of them, or leave that format out."
+            )
+
+
+def check_names(names: Sequence[str], what: str) -> None:
+    """Raises `UsageError` for names that annotation files cannot carry: control characters, bytes that are no UTF-8."""
+    for name in names:
+        # Undecodable bytes of a file name are surrogates in Python, which no UTF-8 file takes.
+        if any(ord(character) < 32 or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in name):
+            raise UsageError(
+                f"the {what} {name!a} has control characters or bytes that are no UTF-8, which annotation files "
+                "cannot carry. Rename it."
+            )
+
+
+def write_format(name: str, folder: Path, predictions: PredictionSet) -> Path:
+    """Writes one format into `folder`, in place of an earlier version, and returns its file or folder."""
+    path = folder / FORMATS[name].path
+    FORMATS[name].write(path, predictions)
+    return path

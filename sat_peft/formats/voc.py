@@ -1,0 +1,48 @@
+"""Pascal VOC: one XML file for every image."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
+
+import numpy as np
+
+from sat_peft.data.box_formats import from_xyxy
+from sat_peft.formats.files import folder_replacement
+from sat_peft.formats.predictions import Prediction, PredictionSet
+
+
+def write_voc(path: Path, predictions: PredictionSet) -> None:
+    """Writes a folder with CLASS/1.xml for the image CLASS/1.jpg.
+
+    Boxes are whole pixels, 1-based, the last pixel included. The class probability stands in `confidence`, which VOC's
+    results have and its annotations do not; readers pass it over.
+    """
+    with folder_replacement(path) as folder:
+        for found in predictions.predictions:
+            file = folder / PurePosixPath(found.image_id).with_suffix(".xml")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            annotation = _annotation(found)
+            ElementTree.indent(annotation)
+            ElementTree.ElementTree(annotation).write(file, encoding="utf-8", xml_declaration=True)
+
+
+def _annotation(found: Prediction) -> ElementTree.Element:
+    image = PurePosixPath(found.image_id)
+    width, height = found.image_size
+    root = ElementTree.Element("annotation")
+    _add(root, folder="" if image.parent == PurePosixPath(".") else image.parent, filename=image.name)
+    _add(ElementTree.SubElement(root, "source"), database="predicted by sat_peft")
+    # Whatever the file holds, it was read as RGB.
+    _add(ElementTree.SubElement(root, "size"), width=width, height=height, depth=3)
+    _add(root, segmented=0)
+    for box in np.rint(from_xyxy(found.boxes, "voc")).astype(int).tolist():
+        item = ElementTree.SubElement(root, "object")
+        _add(item, name=found.label, pose="Unspecified", truncated=0, difficult=0, confidence=f"{found.score:.6f}")
+        _add(ElementTree.SubElement(item, "bndbox"), **dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)))
+    return root
+
+
+def _add(parent: ElementTree.Element, **texts: object) -> None:
+    for tag, text in texts.items():
+        ElementTree.SubElement(parent, tag).text = str(text)

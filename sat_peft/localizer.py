@@ -1,0 +1,318 @@
+"""From images to classes, boxes and maps with a trained adapter, in a few lines of Python.
+
+>>> from sat_peft import Localizer
+>>> localizer = Localizer.from_pretrained("runs/NAME")  # or the folder of an adapter
+>>> [found] = localizer("photo.jpg")
+>>> found.label, found.score, found.box
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import PeftModel
+from PIL import Image
+
+from sat_peft.backbones import DataConfig, resolve_data_config
+from sat_peft.data.decoding import decode_image, image_to_tensor
+from sat_peft.data.transforms import evaluation_transform
+from sat_peft.errors import UsageError, unknown_choice
+from sat_peft.localization import ThresholdChoice, choose_threshold, localize, to_score_map
+from sat_peft.localization.components import check_min_area, localize_all
+from sat_peft.restore import TrainedModel, trained_from_adapter, trained_from_run
+from sat_peft.tuner import load_adapter
+
+# Boxes in the image's own pixels; the other protocols score crops or fixed sizes, which is for comparing papers.
+PROTOCOL = "original"
+
+ImageLike = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Localization:
+    """What was found in one image. Pixels are those of the upright image: its EXIF orientation is applied.
+
+    Args:
+        label: name of the class: the predicted one, or the given one.
+        label_index: its place among the logits.
+        score: softmax probability of the class, in [0, 1].
+        box: (4,) float64 xyxy, half open, in pixels of the original image, of the largest component.
+        boxes: (n, 4) boxes of all components, largest component first; without `multi`, `box` alone.
+        map: (h, w) float32 localisation map on the grid of patches, in (0, 1).
+        image_size: (width, height) of the original image in pixels.
+    """
+
+    label: str
+    label_index: int
+    score: float
+    box: np.ndarray
+    boxes: np.ndarray
+    map: np.ndarray
+    image_size: tuple[int, int]
+
+    def score_map(self) -> np.ndarray:
+        """The map as it was thresholded: (H, W) float32 in [0, 1], in pixels of the original image."""
+        return to_score_map(self.map, protocol=PROTOCOL, image_size=self.image_size)
+
+
+def find_trained(
+    run_or_adapter: str | Path, *, backbone: str | None = None, weights: str | Path | None = None
+) -> TrainedModel:
+    """The trained model of a run folder, or of an adapter folder; see `trained_from_run`."""
+    folder = Path(run_or_adapter)
+    is_run = (folder / "config.json").is_file()
+    return (trained_from_run if is_run else trained_from_adapter)(folder, backbone=backbone, weights=weights)
+
+
+def trained_threshold(run_or_adapter: str | Path) -> ThresholdChoice:
+    """The threshold that a run chose for its maps; that of the protocol for an adapter alone, or a run without one."""
+    file = Path(run_or_adapter) / "results.json"
+    default = choose_threshold("fixed", protocol=PROTOCOL)
+    if not file.is_file():
+        return default
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+        protocol, value, source = results["protocol"], results["threshold"], results["threshold_source"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise UsageError(f"{file} tells no threshold ({error!r}); give one with --threshold.") from error
+    # A threshold holds for maps as its protocol normalises them.
+    return ThresholdChoice(value, source) if protocol == PROTOCOL else default
+
+
+class Localizer:
+    """A trained model with all that it needs to tell from an image what is in it and where.
+
+    Args:
+        model: a PEFT model whose active adapter is a SAT adapter. It is moved to `device` and set to evaluation mode.
+        threshold: of the maps, in [0, 1]; by default that of the protocol `original`.
+        device: by default an accelerator where there is one.
+
+    An adapter that records no class names is warned about; its classes are called `class 0`, `class 1`, ….
+    """
+
+    def __init__(
+        self,
+        model: PeftModel,
+        *,
+        threshold: float | ThresholdChoice | None = None,
+        device: str | torch.device | None = None,
+    ):
+        config = model.active_peft_config
+        if device is None:
+            device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval()
+        self.threshold = _threshold(threshold, choose_threshold("fixed", protocol=PROTOCOL))
+        self.data_config = _trained_data_config(model, config.backbone or {})
+        self.transform = evaluation_transform(self.data_config, PROTOCOL)
+        self.num_classes = config.num_classes
+        self.class_names = config.class_names
+        if self.class_names is None:
+            self.class_names = [f"class {index}" for index in range(self.num_classes)]
+            warnings.warn(
+                f"the adapter records no class names: its {self.num_classes} classes are called 'class 0', "
+                "'class 1', …, in the order of its logits.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        run_or_adapter: str | Path,
+        *,
+        backbone: str | None = None,
+        weights: str | Path | None = None,
+        threshold: float | None = None,
+        device: str | torch.device | None = None,
+    ) -> Localizer:
+        """Rebuilds a trained model from a run folder or an adapter folder, whose record names the backbone.
+
+        Args:
+            run_or_adapter: folder of a run, or of an adapter.
+            backbone: name of the backbone, instead of the recorded one.
+            weights: local weights of the backbone, instead of timm's own.
+            threshold: of the maps, in [0, 1]; by default the one that the run chose, else the protocol's.
+            device: see the class.
+
+        Raises:
+            UsageError: no trained model there, a backbone that cannot be created or is another one.
+        """
+        trained = find_trained(run_or_adapter, backbone=backbone, weights=weights)
+        choice = _threshold(threshold, trained_threshold(run_or_adapter))
+        model = load_adapter(trained.create_backbone(), trained.adapter)
+        return cls(model, threshold=choice, device=device)
+
+    def __call__(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        labels: Iterable[int | str] | None = None,
+        *,
+        threshold: float | None = None,
+        multi: bool = False,
+        min_area: float = 0.01,
+        batch_size: int = 64,
+    ) -> list[Localization]:
+        """Localises the objects of some images; `stream` is the same for more images than a list should hold.
+
+        Args:
+            images: one image or several: paths, PIL images, arrays (H, W, 3) uint8, tensors (3, H, W) uint8 or
+                float in [0, 1]. A batch as one array (N, H, W, 3) or tensor (N, 3, H, W) is fine.
+            labels: the class of every image, by index or name, where it is known; `label` and `score` are then of that
+                class. By default the classes are predicted. The maps of SAT do not depend on the class.
+            threshold: of the maps, instead of the localizer's own.
+            multi: fill `boxes` with all components of the foreground.
+            min_area: smallest component that `multi` keeps, as a share of the image.
+            batch_size: images per forward pass.
+
+        Raises:
+            UsageError: an image that cannot be read or has another form, an unknown label, a number out of range.
+        """
+        settings = {"threshold": threshold, "multi": multi, "min_area": min_area, "batch_size": batch_size}
+        return list(self.stream(images, labels, **settings))
+
+    def stream(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        labels: Iterable[int | str] | None = None,
+        *,
+        threshold: float | None = None,
+        multi: bool = False,
+        min_area: float = 0.01,
+        batch_size: int = 64,
+    ) -> Iterator[Localization]:
+        """As calling the localizer, but lazily: `images` may be an endless iterator, of which one batch is held."""
+        if batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, got {batch_size}.")
+        if _is_one_image(images):
+            images, labels = [images], None if labels is None else [labels] if isinstance(labels, int | str) else labels
+        numbered = enumerate(images)
+        labels = None if labels is None else iter(labels)
+        while batch := list(islice(numbered, batch_size)):
+            known = None if labels is None else list(islice(labels, len(batch)))
+            if known is not None and len(known) < len(batch):
+                raise UsageError(f"there are more images than labels: image {batch[len(known)][0]} has none.")
+            decoded = [_decode(image, number) for number, image in batch]
+            yield from self.localize_inputs(
+                torch.stack([self.transform(image) for image in decoded]),
+                [(image.shape[2], image.shape[1]) for image in decoded],
+                known,
+                threshold=threshold,
+                multi=multi,
+                min_area=min_area,
+            )
+        if labels is not None and next(labels, None) is not None:
+            raise UsageError("there are more labels than images.")
+
+    def localize_inputs(
+        self,
+        inputs: torch.Tensor,
+        image_sizes: Sequence[tuple[int, int]],
+        labels: Sequence[int | str] | None = None,
+        *,
+        threshold: float | None = None,
+        multi: bool = False,
+        min_area: float = 0.01,
+    ) -> list[Localization]:
+        """Localises a batch that a loader has prepared.
+
+        Args:
+            inputs: (B, 3, h, w) images after `transform`.
+            image_sizes: (width, height) of every original image.
+            labels, threshold, multi, min_area: as in `__call__`.
+        """
+        value = _threshold(threshold, self.threshold).value
+        check_min_area(min_area)
+        indices = None if labels is None else [self.class_index(label) for label in labels]
+        with torch.inference_mode():
+            output = self.model(inputs.to(self.device))
+        probabilities, maps = output.logits.float().softmax(-1).cpu(), output.maps.float().cpu().numpy()
+        if indices is None:
+            indices = probabilities.argmax(-1).tolist()
+        found = []
+        for raw, size, index, row in zip(maps, image_sizes, indices, probabilities, strict=True):
+            scoring = {"protocol": PROTOCOL, "threshold": value, "image_size": size}
+            boxes = localize_all(raw, min_area=min_area, **scoring) if multi else localize(raw, **scoring)[None]
+            found.append(
+                Localization(self.class_names[index], index, row[index].item(), boxes[0], boxes, raw, tuple(size))
+            )
+        return found
+
+    def class_index(self, label: int | str) -> int:
+        """The index of a class, given by name or index. Raises `UsageError` for a class that the model lacks."""
+        if isinstance(label, str):
+            if label not in self.class_names:
+                raise unknown_choice("class", label, self.class_names)
+            return self.class_names.index(label)
+        if not 0 <= label < self.num_classes:
+            raise UsageError(f"label {label} is no class of the model, which has 0 to {self.num_classes - 1}.")
+        return int(label)
+
+
+def _threshold(given: float | ThresholdChoice | None, default: ThresholdChoice) -> ThresholdChoice:
+    if given is None:
+        return default
+    return given if isinstance(given, ThresholdChoice) else choose_threshold("fixed", value=given)
+
+
+def _trained_data_config(model: PeftModel, record: dict) -> DataConfig:
+    """How the model wants its images: as the adapter records it, else as its backbone has it."""
+    config = resolve_data_config(model.get_base_model())
+    mean, std, interpolation = record.get("mean"), record.get("std"), record.get("interpolation")
+    return DataConfig(
+        config.image_size,
+        tuple(mean or config.mean),
+        tuple(std or config.std),
+        interpolation or config.interpolation,
+    )
+
+
+def _is_one_image(images) -> bool:
+    if isinstance(images, np.ndarray | torch.Tensor):
+        return images.ndim != 4
+    return isinstance(images, str | os.PathLike | Image.Image)
+
+
+def _decode(image: ImageLike, number: int) -> torch.Tensor:
+    """An image of any accepted kind as (3, H, W) uint8, or float in [0, 1]."""
+    if isinstance(image, str | os.PathLike):
+        return decode_image({"path": os.fspath(image)}, str(image))
+    if isinstance(image, Image.Image):
+        try:
+            return image_to_tensor(image)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"image {number} cannot be read: {error}.") from error
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise UsageError(
+                f"image {number} is an array {image.shape} of {image.dtype}; give (height, width, 3) of uint8, RGB."
+            )
+        return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    if isinstance(image, torch.Tensor):
+        _check_tensor(image, number)
+        return image.cpu()
+    raise UsageError(f"image {number} is a {type(image).__name__}; give a path, a PIL image, an array or a tensor.")
+
+
+def _check_tensor(image: torch.Tensor, number: int) -> None:
+    form = f"image {number} is a tensor {tuple(image.shape)} of {image.dtype}"
+    if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
+        raise UsageError(f"{form}; give (3, height, width), RGB.")
+    if image.dtype == torch.uint8:
+        return
+    if not image.is_floating_point():
+        raise UsageError(f"{form}; give uint8, or floats in [0, 1].")
+    low, high = image.min().item(), image.max().item()
+    if not (low >= 0 and high <= 1):
+        raise UsageError(
+            f"{form} with values from {low:.3g} to {high:.3g}; floats must be in [0, 1]. Give the image as it was "
+            "before normalisation: the localizer normalises it as the backbone wants."
+        )

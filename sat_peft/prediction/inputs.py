@@ -1,0 +1,122 @@
+"""The images that a user names: files, folders and glob patterns."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sat_peft.data.decoding import decode_image
+from sat_peft.data.image_folder import IMAGE_SUFFIXES
+from sat_peft.errors import UsageError
+from sat_peft.formats import check_names
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Image files below one folder. Any other object with `image_ids`, `decode` and `root` serves as well.
+
+    Args:
+        root: the deepest folder that holds all of them, absolute.
+        image_ids: their paths below `root`, with forward slashes; sorted, each once.
+    """
+
+    root: Path
+    image_ids: Sequence[str]
+
+    def decode(self, index: int) -> torch.Tensor:
+        """The image as (3, H, W) uint8, upright. Raises `UsageError` where it cannot be read."""
+        image_id = self.image_ids[index]
+        return decode_image({"path": str(self.root / image_id)}, image_id)
+
+
+def find_images(inputs: Sequence[str | Path], *, leave_out: Path | None = None) -> ImageFiles:
+    """The images that `inputs` name.
+
+    Names stay apart by their folders: the id of an image is its path below the deepest folder that all inputs share.
+
+    Args:
+        inputs: files (taken whatever their suffix), folders (searched recursively for image files; hidden ones and
+            linked folders are left out) and glob patterns, `**` included.
+        leave_out: a folder that is not searched, such as the output.
+
+    Raises:
+        UsageError: an input that names nothing, no image at all, a file name that annotations cannot carry.
+    """
+    if not inputs:
+        raise UsageError("name at least one image file, folder or glob pattern.")
+    leave_out = None if leave_out is None else _absolute(leave_out)
+    roots: set[Path] = set()
+    found: set[Path] = set()
+    for given in inputs:
+        matched: set[Path] = set()
+        # A name that exists is meant as it stands, even where it has the characters of a pattern.
+        named = os.path.exists(given)
+        for path in [_absolute(given)] if named else _matches(given):
+            if path.is_dir():
+                matched.update(_search(path, leave_out))
+                roots.add(path)
+            elif named or path.suffix.lower() in IMAGE_SUFFIXES:
+                matched.add(path)
+                roots.add(path.parent)
+        if not matched:
+            raise UsageError(
+                f"no images in {str(given)!r}; image files end in {', '.join(sorted(IMAGE_SUFFIXES))}, in any case."
+            )
+        found |= matched
+    root = Path(os.path.commonpath(roots))
+    image_ids = sorted(path.relative_to(root).as_posix() for path in found)
+    check_names([str(root), *image_ids], "file name")
+    return ImageFiles(root, image_ids)
+
+
+def _absolute(path: str | Path) -> Path:
+    # Links stay what they are: two links to one file are two images, each with its own name and folder.
+    return Path(os.path.abspath(path))
+
+
+def _matches(pattern: str | Path) -> list[Path]:
+    if not glob.has_magic(str(pattern)):
+        raise UsageError(f"the input {str(pattern)!r} does not exist; name image files, folders or glob patterns.")
+    matches = glob.glob(str(pattern), recursive=True)
+    if not matches:
+        raise UsageError(f"the pattern {str(pattern)!r} matches nothing.")
+    return [_absolute(match) for match in matches]
+
+
+def _search(folder: Path, leave_out: Path | None) -> Iterator[Path]:
+    for current, folders, files in os.walk(folder):
+        here = Path(current)
+        folders[:] = [name for name in folders if not name.startswith(".") and here / name != leave_out]
+        for name in files:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
+                yield here / name
+
+
+def folder_labels(images: ImageFiles, class_names: Sequence[str]) -> list[int]:
+    """The class index of every image: of the nearest folder above it that is named like a class.
+
+    Folders above the root do not count; the root itself does.
+
+    Raises:
+        UsageError: an image in no folder of a class.
+    """
+    indices = {name: index for index, name in enumerate(class_names)}
+    labels, unknown = [], []
+    for image_id in images.image_ids:
+        folders = [images.root.name, *image_id.split("/")[:-1]]
+        label = next((indices[name] for name in reversed(folders) if name in indices), None)
+        if label is None:
+            unknown.append(image_id)
+        labels.append(label)
+    if unknown:
+        shown = ", ".join(class_names[:5]) + (", …" if len(class_names) > 5 else "")
+        raise UsageError(
+            f"{len(unknown)} of {len(labels)} images lie in no folder that is named like a class of the model, first "
+            f"{unknown[0]!r}. The model's classes: {shown}. Move them, or take --label-from model."
+        )
+    return labels

@@ -1,0 +1,106 @@
+"""What is done, image by image: the truth from which a broken-off prediction goes on and annotations are written.
+
+Every process appends to a file of its own, so that processes never wait for each other. A line is the prediction of an
+image, or why there is none. The last line of an image counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from sat_peft.errors import UsageError
+from sat_peft.formats import Prediction
+
+_PATTERN = "journal-*.jsonl"
+
+
+def repair(folder: Path) -> None:
+    """Cuts off the lines that a killed process, or a full disk, left without their end."""
+    for file in folder.glob(_PATTERN):
+        with file.open("rb+") as journal:
+            size = journal.seek(0, os.SEEK_END)
+            end = size
+            while end > 0:
+                start = max(0, end - 65536)
+                journal.seek(start)
+                newline = journal.read(end - start).rfind(b"\n")
+                if newline >= 0:
+                    end = start + newline + 1
+                    break
+                end = start
+            if end < size:
+                journal.truncate(end)
+
+
+class Journal:
+    """The journal of a folder, as it was when it was opened. It holds where the lines are, not the lines.
+
+    Raises:
+        UsageError: a line that is none of this package.
+    """
+
+    def __init__(self, folder: Path):
+        self.failures: dict[str, str] = {}
+        self._places: dict[str, tuple[Path, int]] = {}
+        for path in sorted(folder.glob(_PATTERN)):
+            with path.open("rb") as file:
+                offset = 0
+                for number, line in enumerate(file, 1):
+                    self._note(line, path, number, offset)
+                    offset += len(line)
+
+    def _note(self, line: bytes, path: Path, number: int, offset: int) -> None:
+        try:
+            row = json.loads(line)
+            image_id = row["image_id"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"{path}, line {number} is damaged ({error!r}). Remove that line: its image is then predicted again."
+            ) from error
+        if "error" not in row:
+            self._places[image_id] = (path, offset)
+            self.failures.pop(image_id, None)
+        elif image_id not in self._places:
+            self.failures[image_id] = row["error"]
+
+    def __contains__(self, image_id: str) -> bool:
+        """Whether the image has a prediction. One that could not be read has none, and is tried again."""
+        return image_id in self._places
+
+    def predictions(self, image_ids: Iterable[str]) -> Iterator[Prediction]:
+        """The predictions of those of `image_ids` that have one, in that order."""
+        files = {path: path.open("rb") for path in {path for path, _ in self._places.values()}}
+        try:
+            for image_id in image_ids:
+                if image_id in self._places:
+                    path, offset = self._places[image_id]
+                    files[path].seek(offset)
+                    row = json.loads(files[path].readline())
+                    yield Prediction(**(row | {"image_size": tuple(row["image_size"])}))
+        finally:
+            for file in files.values():
+                file.close()
+
+
+class JournalWriter(AbstractContextManager):
+    """Appends the lines of one process."""
+
+    def __init__(self, folder: Path, process: int):
+        self._file = (folder / f"journal-{process}.jsonl").open("ab", buffering=0)
+
+    def write(self, predictions: Iterable[Prediction], failures: dict[str, str]) -> None:
+        """Writes the lines of a batch and waits until they are on disk."""
+        rows = [vars(prediction) for prediction in predictions]
+        rows += [{"image_id": image_id, "error": reason} for image_id, reason in failures.items()]
+        lines = memoryview("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+        while lines:
+            # An almost full disk takes a part, and says so at the next write.
+            lines = lines[self._file.write(lines) :]
+        os.fsync(self._file.fileno())
+
+    def __exit__(self, *error) -> None:
+        self._file.close()

@@ -1,0 +1,245 @@
+"""The loop of `recipes/predict.py`: image files in, a folder of predictions out."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import tqdm
+from peft import get_peft_model_state_dict
+from torch.utils.data import DataLoader, Dataset
+
+from sat_peft.errors import UsageError
+from sat_peft.formats import FORMATS, Prediction, PredictionSet, check_format, check_names, write_format
+from sat_peft.formats.files import text_file_replacement
+from sat_peft.localization.components import check_min_area
+from sat_peft.localizer import PROTOCOL, Localization, Localizer
+from sat_peft.prediction.folder import MAPS, OVERLAYS, SKIPPED, open_prediction_folder
+from sat_peft.prediction.inputs import ImageFiles
+from sat_peft.prediction.journal import Journal, JournalWriter, repair
+from sat_peft.prediction.pictures import map_picture, overlay, save_picture, thumbnail
+from sat_peft.tuner.backbone import weight_fingerprint
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class PredictionSummary:
+    """What a prediction came to.
+
+    Args:
+        images: number of images.
+        done_before: how many of them had a prediction in the folder already.
+        failures: images without a prediction -> why.
+        seconds: of decoding, forward passes and scoring, by the wall clock.
+        files: what was written, the paths of formats and of the list of failures.
+    """
+
+    images: int
+    done_before: int
+    failures: dict[str, str]
+    seconds: float
+    files: list[Path]
+
+
+class _Samples(Dataset):
+    """Images as samples of a loader. One that cannot be read is a sample with an `error`."""
+
+    def __init__(self, images: ImageFiles, indices: Sequence[int], transform, *, thumbnails: bool):
+        self.images, self.indices, self.transform, self.thumbnails = images, indices, transform, thumbnails
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, row: int) -> dict:
+        index = self.indices[row]
+        try:
+            image = self.images.decode(index)
+        except Exception as error:  # decoders raise what they like on a damaged file, which must not end the run
+            known = isinstance(error, UsageError)
+            return {"index": index, "error": str(error) if known else f"{type(error).__name__}: {error}"}
+        sample = {"index": index, "input": self.transform(image), "size": (image.shape[2], image.shape[1])}
+        return sample | {"thumbnail": thumbnail(image)} if self.thumbnails else sample
+
+
+def _collate(samples: list[dict]) -> tuple[torch.Tensor | None, list[dict], list[dict]]:
+    """The inputs (B, 3, h, w) of the images that could be read, their samples, and those of the others."""
+    read = [sample for sample in samples if "error" not in sample]
+    inputs = torch.stack([sample.pop("input") for sample in read]) if read else None
+    return inputs, read, [sample for sample in samples if "error" in sample]
+
+
+def predict(
+    localizer: Localizer,
+    images: ImageFiles,
+    output: Path,
+    accelerator: Accelerator,
+    *,
+    labels: Sequence[int] | None = None,
+    formats: Sequence[str] = ("jsonl",),
+    multi: bool = False,
+    min_area: float = 0.01,
+    maps: bool = False,
+    overlays: bool = False,
+    strict: bool = False,
+    overwrite: bool = False,
+    batch_size: int = 64,
+    num_workers: int = 0,
+) -> PredictionSummary:
+    """Localises the objects of many images and writes what it finds into a folder.
+
+    Called again with the same settings, it goes on where a killed run stopped, with images that have come since, and
+    with those that could not be read. Formats are written at the end from the journal, in the order of the images.
+
+    Args:
+        localizer: the trained model.
+        images: found by `find_images`, or another object with its attributes.
+        output: the folder.
+        accelerator: of the run; every process takes its share of the images.
+        labels: class index of every image where it is known; by default the classes are predicted.
+        formats: names of `FORMATS`. Those that the folder has already are written anew.
+        multi, min_area: see `Localizer`.
+        maps: also write the maps as 8-bit PNG in the size of the images.
+        overlays: also write pictures of map and boxes on the image.
+        strict: stop at the first image that cannot be read, instead of listing it.
+        overwrite: remove predictions that are in the folder.
+        batch_size, num_workers: of the loader of every process.
+
+    Raises:
+        UsageError: the folder holds something else, a number out of range, names that a format cannot hold, an
+            unreadable image with `strict`, a full disk (what is done stays).
+    """
+    for name, number, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+        if number < least:
+            raise UsageError(f"{name} must be at least {least}, got {number}.")
+    check_min_area(min_area)
+    for name in formats:
+        check_format(name, images.image_ids)
+    check_names(localizer.class_names, "class name")
+    settings = {
+        "root": str(images.root),
+        "adapter": _fingerprint(localizer),
+        "class_names": localizer.class_names,
+        "image_size": list(localizer.data_config.image_size),
+        "protocol": PROTOCOL,
+        "threshold": localizer.threshold.value,
+        "threshold_source": localizer.threshold.source,
+        "label_from": "model" if labels is None else "folder",
+        "multi": multi,
+        "min_area": min_area if multi else None,
+        "maps": maps,
+        "overlays": overlays,
+    }
+    try:
+        if accelerator.is_main_process:
+            open_prediction_folder(output, settings, overwrite=overwrite)
+            repair(output)
+        accelerator.wait_for_everyone()
+        journal = Journal(output)
+        todo = [index for index, image_id in enumerate(images.image_ids) if image_id not in journal]
+        # Nobody writes before everybody has read, or the shares would not be those of one and the same list.
+        accelerator.wait_for_everyone()
+        share = todo[accelerator.process_index :: accelerator.num_processes]
+        samples = _Samples(images, share, localizer.transform, thumbnails=overlays)
+        loader = DataLoader(samples, batch_size=batch_size, num_workers=num_workers, collate_fn=_collate)
+        start = time.perf_counter()
+        with (
+            JournalWriter(output, accelerator.process_index) as writer,
+            tqdm(total=len(share), desc="predicting", unit=" images") as bar,
+        ):
+            for inputs, read, unread in loader:
+                failures = {images.image_ids[sample["index"]]: sample["error"] for sample in unread}
+                if strict and failures:
+                    raise UsageError(next(iter(failures.values())))
+                known = None if labels is None else [labels[sample["index"]] for sample in read]
+                sizes = [sample["size"] for sample in read]
+                found = localizer.localize_inputs(inputs, sizes, known, multi=multi, min_area=min_area) if read else []
+                image_ids = [images.image_ids[sample["index"]] for sample in read]
+                # Pictures come before the line that says that the image is done.
+                for image_id, sample, localization in zip(image_ids, read, found, strict=True):
+                    if maps:
+                        save_picture(map_picture(localization), output / MAPS / f"{image_id}.png", "PNG")
+                    if overlays:
+                        picture = overlay(localization, sample["thumbnail"])
+                        save_picture(picture, output / OVERLAYS / f"{image_id}.jpg", "JPEG")
+                predictions = [_prediction(*pair) for pair in zip(image_ids, found, strict=True)]
+                writer.write(predictions, failures)
+                bar.update(len(read) + len(unread))
+        seconds = time.perf_counter() - start
+        accelerator.wait_for_everyone()
+        failures, files = {}, []
+        if accelerator.is_main_process:
+            failures, files = _write_results(localizer, images, output, formats)
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        raise UsageError(
+            f"no space is left for {str(output)!r} ({error.strerror}). What is done is kept: free some space and give "
+            "the same command again, and it goes on."
+        ) from error
+    return PredictionSummary(len(images.image_ids), len(images.image_ids) - len(todo), failures, seconds, files)
+
+
+def _fingerprint(localizer: Localizer) -> str:
+    """SHA-256 of the weights of adapter and backbone: predictions of two models never share a folder."""
+    digest = hashlib.sha256(weight_fingerprint(localizer.model.get_base_model()).encode())
+    weights = get_peft_model_state_dict(localizer.model, adapter_name=localizer.model.active_adapter)
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _prediction(image_id: str, found: Localization) -> Prediction:
+    return Prediction(
+        image_id=image_id,
+        image_size=found.image_size,
+        label=found.label,
+        label_index=found.label_index,
+        score=found.score,
+        boxes=found.boxes.tolist(),
+    )
+
+
+class _Rows:
+    """The predictions of a journal, read anew each time they are iterated."""
+
+    def __init__(self, journal: Journal, image_ids: Sequence[str]):
+        self.journal, self.image_ids = journal, image_ids
+
+    def __iter__(self):
+        return self.journal.predictions(self.image_ids)
+
+
+def _write_results(
+    localizer: Localizer, images: ImageFiles, output: Path, formats: Sequence[str]
+) -> tuple[dict[str, str], list[Path]]:
+    """Writes the formats and the list of failures; returns the failures and the paths."""
+    journal = Journal(output)
+    failures = {image_id: journal.failures[image_id] for image_id in images.image_ids if image_id in journal.failures}
+    predictions = PredictionSet(
+        _Rows(journal, images.image_ids),
+        localizer.class_names,
+        PROTOCOL,
+        localizer.threshold.value,
+        localizer.threshold.source,
+    )
+    # A format of an earlier call must not fall behind the journal.
+    wanted = [name for name in FORMATS if name in formats or (output / FORMATS[name].path).exists()]
+    files = [write_format(name, output, predictions) for name in wanted]
+    skipped = output / SKIPPED
+    if failures:
+        with text_file_replacement(skipped) as file:
+            for image_id, reason in failures.items():
+                file.write(json.dumps({"image_id": image_id, "error": reason}, ensure_ascii=False) + "\n")
+        files.append(skipped)
+    else:
+        skipped.unlink(missing_ok=True)
+    return failures, files

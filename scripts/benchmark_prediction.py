@@ -1,0 +1,162 @@
+"""Measures prediction from JPEG files to annotations against the bare forward pass of the same model.
+
+    python scripts/benchmark_prediction.py --run runs/NAME
+    python scripts/benchmark_prediction.py --run runs/NAME --memory 1000 10000
+
+Throughput: both take turns in one process, on the same threads and batches; the forward pass gets its inputs from
+memory. Prediction includes starting the loader's processes, decoding, scoring, the journal and the JSONL file. The
+ratio compares medians. Memory: a process of its own for every number of images, by which the resident memory grows
+while it predicts; a sound loop grows by the same whatever their number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+# As many scenes are drawn; further files are links to them, which costs a reader the same.
+DISTINCT_IMAGES = 200
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--run", type=Path, required=True, help="run folder of a training recipe")
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--image-size", type=int, default=96, help="side of the JPEG files in pixels (96)")
+    parser.add_argument("--num-workers", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--threads", type=int, help="of torch; all cores by default")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--memory", type=int, nargs="*", default=[], help="measure memory at these numbers of images")
+    parser.add_argument("--measure-memory", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def write_images(folder: Path, count: int, image_size: int) -> None:
+    from PIL import Image
+
+    from sat_peft.data.scenes import NOVEL_CLASSES, render_scene, scene_seed
+
+    for number in range(count):
+        path = folder / f"{number % 100:02}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if number < DISTINCT_IMAGES:
+            scene_class = NOVEL_CLASSES[number % len(NOVEL_CLASSES)]
+            scene = render_scene(scene_class, scene_seed("test", number), image_size=image_size)
+            Image.fromarray(scene.image).save(path, quality=90)
+        else:
+            first = number % DISTINCT_IMAGES
+            os.link(folder / f"{first % 100:02}" / f"{first}.jpg", path)
+
+
+def prepare(arguments: argparse.Namespace):
+    """(localizer, function(folder of images, output) that predicts)."""
+    from accelerate import Accelerator
+
+    from sat_peft import Localizer
+    from sat_peft.cpu import keep_freed_memory, set_cpu_threads
+    from sat_peft.prediction import find_images, predict
+
+    accelerator = Accelerator()
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
+        set_cpu_threads(arguments.threads)
+    localizer = Localizer.from_pretrained(arguments.run, device=accelerator.device)
+
+    def run(folder: Path, output: Path) -> None:
+        settings = {"batch_size": arguments.batch_size, "num_workers": arguments.num_workers}
+        predict(localizer, find_images([folder]), output, accelerator, **settings)
+
+    return localizer, run
+
+
+def measure_throughput(arguments: argparse.Namespace, work: Path) -> dict[str, list[float]]:
+    """Images a second in every repeat, of the forward pass and of prediction."""
+    import torch
+
+    write_images(work / "images", arguments.images, arguments.image_size)
+    localizer, run = prepare(arguments)
+    inputs = torch.randn(arguments.batch_size, 3, *localizer.data_config.image_size)
+
+    def forward() -> None:
+        done = 0
+        while done < arguments.images:
+            batch = inputs[: arguments.images - done].to(localizer.device)
+            with torch.inference_mode():
+                # Fetching the result waits for the device.
+                localizer.model(batch).maps.cpu()
+            done += len(batch)
+
+    def predict_all() -> None:
+        shutil.rmtree(work / "output", ignore_errors=True)
+        run(work / "images", work / "output")
+
+    ways = {"forward": forward, "prediction": predict_all}
+    for way in ways.values():  # the first call allocates and compiles
+        way()
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(arguments.repeats):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            rates[name].append(arguments.images / (time.perf_counter() - start))
+    return rates
+
+
+def measure_memory(arguments: argparse.Namespace, folder: Path) -> int:
+    """Bytes by which this process grows at most while it predicts the images of `folder`."""
+    import psutil
+
+    _, run = prepare(arguments)
+    with tempfile.TemporaryDirectory() as output:
+        process, stop = psutil.Process(), threading.Event()
+        before = largest = process.memory_info().rss
+
+        def watch() -> None:
+            nonlocal largest
+            while not stop.wait(0.02):
+                largest = max(largest, process.memory_info().rss)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            run(folder, Path(output))
+        finally:
+            stop.set()
+            watcher.join()
+    return largest - before
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.measure_memory is not None:
+        print(json.dumps(measure_memory(arguments, arguments.measure_memory)))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        if not arguments.memory:
+            rates = measure_throughput(arguments, work)
+            for way, values in rates.items():
+                spread = f"{min(values):.0f} to {max(values):.0f}"
+                print(f"{way:<11} {statistics.median(values):8.1f} images/s  ({spread})")
+            ratio = statistics.median(rates["prediction"]) / statistics.median(rates["forward"])
+            print(f"ratio       {ratio:8.2f}")
+        for count in arguments.memory:
+            folder = work / str(count)
+            write_images(folder, count, arguments.image_size)
+            command = [sys.executable, __file__, *sys.argv[1:], "--measure-memory", str(folder)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            print(f"{count:>7} images: memory grows by {json.loads(done.stdout.splitlines()[-1]) / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Which images an input names, and under which ids."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sat_peft.errors import UsageError
+from sat_peft.prediction import find_images, folder_labels
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    names = ("cat/1.jpg", "cat/sub/2.JPEG", "dog/1.jpg", "dog/notes.txt", "dog/.hidden.jpg", ".cache/3.jpg", "[x].png")
+    for name in names:
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "photos"
+
+
+def test_folder_is_searched_recursively(photos):
+    found = find_images([photos])
+    assert found.root == photos
+    assert list(found.image_ids) == ["[x].png", "cat/1.jpg", "cat/sub/2.JPEG", "dog/1.jpg"]
+
+
+def test_same_names_stay_apart_below_the_common_folder(photos):
+    assert list(find_images([photos / "dog", photos / "cat"]).image_ids) == ["cat/1.jpg", "cat/sub/2.JPEG", "dog/1.jpg"]
+    one = find_images([photos / "cat" / "1.jpg"])
+    assert (one.root, list(one.image_ids)) == (photos / "cat", ["1.jpg"])
+
+
+def test_every_image_counts_once(photos):
+    found = find_images([photos / "dog", photos / "dog" / "1.jpg", f"{photos}/*/1.jpg"])
+    assert list(found.image_ids) == ["cat/1.jpg", "dog/1.jpg"]
+
+
+def test_patterns(photos):
+    assert list(find_images([f"{photos}/**/[12].*"]).image_ids) == ["cat/1.jpg", "cat/sub/2.JPEG", "dog/1.jpg"]
+    # Folders that match are searched, files of other kinds are passed over.
+    assert list(find_images([f"{photos}/d*"]).image_ids) == ["1.jpg"]
+    assert list(find_images([f"{photos}/dog/*"]).image_ids) == ["1.jpg"]
+
+
+def test_name_that_exists_is_no_pattern(photos):
+    assert list(find_images([photos / "[x].png"]).image_ids) == ["[x].png"]
+
+
+def test_named_file_counts_whatever_its_suffix(photos):
+    assert list(find_images([photos / "dog" / "notes.txt"]).image_ids) == ["notes.txt"]
+
+
+def test_relative_paths_are_those_of_the_working_folder(photos, monkeypatch):
+    monkeypatch.chdir(photos / "cat")
+    found = find_images(["."])
+    assert (found.root, list(found.image_ids)) == (photos / "cat", ["1.jpg", "sub/2.JPEG"])
+
+
+def test_output_inside_the_input_is_left_out(photos):
+    (photos / "out" / "overlays").mkdir(parents=True)
+    (photos / "out" / "overlays" / "1.jpg.jpg").touch()
+    assert "out/overlays/1.jpg.jpg" not in find_images([photos], leave_out=photos / "out").image_ids
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ([], "name at least one"),
+        (["gone"], "'gone' does not exist"),
+        (["gone/*.jpg"], "matches nothing"),
+        (["dog/notes*"], r"no images in 'dog/notes\*'.*\.jpeg"),
+        (["empty"], "no images in 'empty'"),
+        (["cat", "empty"], "no images in 'empty'"),
+    ],
+)
+def test_input_that_names_nothing_is_refused(photos, monkeypatch, inputs, words):
+    monkeypatch.chdir(photos)
+    (photos / "empty").mkdir()
+    with pytest.raises(UsageError, match=words):
+        find_images(inputs)
+
+
+def test_name_of_undecodable_bytes_is_refused_by_a_clear_line(photos):
+    try:
+        with open(os.fsencode(photos) + b"/caf\xe9.jpg", "wb"):
+            pass
+    except OSError:
+        pytest.fail("this file system takes UTF-8 names alone; run the test on another")
+    with pytest.raises(UsageError, match=r"file name 'caf\\udce9\.jpg' has control characters or bytes"):
+        find_images([photos])
+
+
+def test_labels_are_the_nearest_folder_of_a_class(photos):
+    (photos / "[x].png").unlink()
+    images = find_images([photos])
+    assert folder_labels(images, ["dog", "cat"]) == [1, 1, 0]
+    assert folder_labels(images, ["dog", "cat", "sub"]) == [1, 2, 0]
+    # The root counts, folders above it do not.
+    assert folder_labels(find_images([photos / "cat"]), ["cat"]) == [0, 0]
+    with pytest.raises(UsageError, match=r"2 of 2 images lie in no folder .* first '1\.jpg'.*classes: photos"):
+        folder_labels(find_images([photos / "cat"]), ["photos"])
+
+
+def test_image_in_no_class_folder_is_named(photos):
+    with pytest.raises(UsageError, match=r"1 of 4 images .* first '\[x\]\.png'.*--label-from model"):
+        folder_labels(find_images([photos]), ["dog", "cat"])
