@@ -9,9 +9,9 @@ import pytest
 import yaml
 from datasets import load_dataset
 from PIL import Image
+from sat_peft.data.image_folder import load_image_folder
 
 from sat_peft.data.box_formats import to_xyxy
-from sat_peft.data.image_folder import load_image_folder
 from sat_peft.errors import UsageError
 from sat_peft.formats import FORMATS, Prediction, PredictionSet, check_format, check_names, write_format
 
