@@ -85,10 +85,8 @@ def run_cell(config: Config, read_data) -> dict:
     from accelerate.utils import set_seed
 
     from sat_peft import save_adapter
-    from sat_peft.backbones import resolve_data_config
-    from sat_peft.building import create_accelerator, create_criterion, create_model
+    from sat_peft.building import create_accelerator, create_criterion, create_loaders, create_model
     from sat_peft.comparison import close_run, compare, write_results
-    from sat_peft.data.loaders import build_loaders
     from sat_peft.data.shots import choose_shots
     from sat_peft.parameters import count_parameters
     from sat_peft.report.tables import parameter_table
@@ -110,17 +108,7 @@ def run_cell(config: Config, read_data) -> dict:
     # Every process has its own stochastic depth.
     set_seed(config.seed, device_specific=True)
     model = create_model(config, config, class_names)
-    loaders = build_loaders(
-        splits,
-        resolve_data_config(model.base_model.model),
-        protocol=config.protocol,
-        batch_size=config.batch_size,
-        eval_batch_size=config.eval_batch_size,
-        augmentation=config.augmentation,
-        num_workers=config.num_workers,
-        cache_train=len(splits["train"]) <= 1000,
-        seed=config.seed,
-    )
+    loaders = create_loaders(model, splits, config, config, config, seed=config.seed)
     train_loader = accelerator.prepare(loaders.train)
     parameters = count_parameters(model)
     say(f"\nTrained on {config.backbone}, which stays frozen:\n{parameter_table(parameters)}")

@@ -43,10 +43,8 @@ def main(config: Config) -> None:
     from accelerate.utils import set_seed
 
     from sat_peft import save_adapter
-    from sat_peft.backbones import resolve_data_config
-    from sat_peft.building import create_accelerator, create_criterion, create_model
+    from sat_peft.building import create_accelerator, create_criterion, create_loaders, create_model
     from sat_peft.comparison import close_run, compare, sat_method, write_results
-    from sat_peft.data.loaders import build_loaders
     from sat_peft.data.options import load, with_absolute_paths
     from sat_peft.evaluator import evaluate, resolve_threshold
     from sat_peft.parameters import count_parameters
@@ -73,17 +71,7 @@ def main(config: Config) -> None:
     # Every process has its own stochastic depth.
     set_seed(config.seed, device_specific=True)
     model = create_model(config, config, class_names)
-    loaders = build_loaders(
-        splits,
-        resolve_data_config(model.base_model.model),
-        protocol=config.protocol,
-        batch_size=config.batch_size,
-        eval_batch_size=config.eval_batch_size,
-        augmentation=config.augmentation,
-        num_workers=config.num_workers,
-        cache_train=len(splits["train"]) <= 1000,
-        seed=config.seed,
-    )
+    loaders = create_loaders(model, splits, config, config, config, seed=config.seed)
     train_loader = accelerator.prepare(loaders.train)
     validation_loader = accelerator.prepare(loaders.validation) if loaders.validation else None
     parameters = count_parameters(model)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import imports as available
+from datasets import Dataset
 from peft import PeftModel, get_peft_model
 from torch import nn
 
-from sat_peft.backbones import create_backbone
+from sat_peft.backbones import create_backbone, resolve_data_config
 from sat_peft.cpu import keep_freed_memory, set_cpu_threads
+from sat_peft.data.loaders import Loaders, build_loaders
 from sat_peft.data.splits import check_class_names
 from sat_peft.errors import UsageError
 from sat_peft.losses import SatLoss
-from sat_peft.options import LossOptions, ModelOptions, OptimizationOptions, RunOptions
+from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
 from sat_peft.tuner import SatConfig, load_adapter
+
+# Training sets up to this many images are decoded once.
+_CACHED_IMAGES = 1000
 
 
 def create_model(options: ModelOptions, optimization: OptimizationOptions, class_names: list[str]) -> PeftModel:
@@ -70,6 +76,38 @@ def _check_same(wanted: SatConfig, found: SatConfig, folder: Path) -> None:
                 f"the adapter {folder} was trained with {name} {getattr(found, name)!r}, the options ask for "
                 f"{getattr(wanted, name)!r}. Give the adapter's, or start without --init-adapter."
             )
+
+
+def create_loaders(
+    model: PeftModel,
+    splits: Mapping[str, Dataset],
+    optimization: OptimizationOptions,
+    evaluation: EvaluationOptions,
+    run: RunOptions,
+    *,
+    seed: int,
+) -> Loaders:
+    """The loaders of a training of `model`, whose backbone decides size and normalisation of the images.
+
+    Args:
+        model: of `create_model`.
+        splits: `train`, `test` and maybe `validation`.
+        optimization: batch size and augmentation of the training images; few of them stay decoded in memory.
+        evaluation: protocol and batch size of the other splits.
+        run: loader processes.
+        seed: of the training order and its views.
+    """
+    return build_loaders(
+        splits,
+        resolve_data_config(model.get_base_model()),
+        protocol=evaluation.protocol,
+        batch_size=optimization.batch_size,
+        eval_batch_size=evaluation.eval_batch_size,
+        augmentation=optimization.augmentation,
+        num_workers=run.num_workers,
+        cache_train=len(splits["train"]) <= _CACHED_IMAGES,
+        seed=seed,
+    )
 
 
 def create_criterion(options: LossOptions) -> SatLoss:
