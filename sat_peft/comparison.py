@@ -19,6 +19,7 @@ from sat_peft.evaluator import (
     evaluate,
     resolve_threshold,
 )
+from sat_peft.model_card import write_model_card
 from sat_peft.options import EvaluationOptions, OptimizationOptions
 from sat_peft.parameters import ParameterCount
 from sat_peft.report.gallery import draw_best_and_worst
@@ -190,9 +191,10 @@ def write_results(
 
 
 def close_run(accelerator: Accelerator, run: RunFolder, comparison: Comparison, results: dict) -> None:
-    """Draws the report of a run that is finished, and says how it went."""
+    """Writes the card of the adapter and the report of a run that is finished, and says how it went."""
     accelerator.end_training()
     if accelerator.is_main_process:
+        write_model_card(run.path)
         write_report(run.path)
     size, seconds = results["adapter_bytes"] / 1000, results["seconds"]
     accelerator.print(

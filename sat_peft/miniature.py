@@ -5,7 +5,8 @@ A cell is a configuration of recipes/few_shot.py; cells of the same name are the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -187,13 +188,22 @@ EXPERIMENTS: dict[str, Experiment] = {
 }
 
 
-def write_page(folder: Path, results: Mapping[str, Sequence[Mapping]]) -> None:
-    """Writes results.md and its plots from the cells that have been measured.
+def _measured(folder: Path) -> dict[str, list[dict]]:
+    """results.json of the finished runs by name of the cell, in the order of their seeds."""
+    names = dict.fromkeys(name for experiment in EXPERIMENTS.values() for name in experiment.cells)
+    return {
+        name: [
+            json.loads((run / "results.json").read_text(encoding="utf-8"))
+            for run in sorted((folder / name).glob("seed-*"), key=lambda run: int(run.name.removeprefix("seed-")))
+            if (run / "results.json").is_file()
+        ]
+        for name in names
+    }
 
-    Args:
-        folder: of the page.
-        results: results.json of the runs by name of the cell, one for every seed.
-    """
+
+def write_page(folder: Path) -> None:
+    """Writes results.md and its plots from the cells below `folder` that have been measured."""
+    results = _measured(folder)
     sections = [
         "# SAT in miniature",
         "PartScenes (20 novel classes, 600 test scenes) and the nano ViT (pretrained on 64 other classes), protocol "

@@ -48,7 +48,7 @@ def write_model_card(run_or_adapter: str | Path) -> Path:
     config = _read(adapter / CONFIG_NAME)
     settings = _read(run / "config.json") if run else {}
     results = _read(run / "results.json") if run else {}
-    shots = len(_read(run / "image_ids.json")) if run else 0
+    training_images = results.get("training_images", 0)
     title = f"SAT adapter for {_backbone_name(config) or 'a timm Vision Transformer'}"
     text = "\n\n".join(
         [
@@ -58,7 +58,7 @@ def write_model_card(run_or_adapter: str | Path) -> Path:
             "without a box.",
             _adapter_section(config),
             _usage_section(config, results),
-            *([_training_section(settings, shots)] if settings else []),
+            *([_training_section(settings, training_images)] if settings else []),
             *([_results_section(settings, results)] if _figures(results) else []),
             _limits_section(bool(_figures(results))),
         ]
@@ -177,7 +177,10 @@ def _data_name(settings: dict) -> str:
 
 
 def _training_section(settings: dict, images: int) -> str:
-    known = ("shots", "seed", "epochs", "steps", "batch_size", "learning_rate", "weight_decay", "area_target")
+    known = (
+        *("shots", "seed", "epochs", "steps", "batch_size", "learning_rate", "weight_decay"),
+        *("area_target", "area_weight", "normalization_weight"),
+    )
     listed = [f"- {name}: {settings[name]}" for name in known if settings.get(name) is not None]
     count = f", {images:,} images with labels and without boxes" if images else ""
     return "\n".join(["## Training", "", f"- data: {_data_name(settings)}{count}", *listed])

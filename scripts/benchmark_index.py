@@ -6,7 +6,8 @@
 Generates class folders of tiny images (four fifths for training; the rest for testing, with boxes in metadata.jsonl),
 reads both splits with `load_source`, and fails beyond the limits. The walk lists every file and asks for its size,
 which no index can do without; it goes first, so that both find the file system's cache warm. Memory is sampled while
-the index is built, and counts from after the imports.
+the index is built, and counts from after the imports. The ratio is of processor time, which other programs on the
+machine disturb least; the limit is of the time that passes.
 """
 
 from __future__ import annotations
@@ -99,13 +100,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="benchmark_index-") as folder:
         root = Path(folder)
         generate(root, arguments.images, arguments.classes)
-        start = time.perf_counter()
+        start = time.process_time()
         found = walk(root)
-        walk_seconds = time.perf_counter() - start
+        walk_seconds = time.process_time() - start
         with MemoryPeak() as memory:
-            start = time.perf_counter()
+            start = time.perf_counter(), time.process_time()
             splits = [load_source(str(root), split) for split in ("train", "test")]
-            seconds = time.perf_counter() - start
+            seconds, processor_seconds = time.perf_counter() - start[0], time.process_time() - start[1]
         rows = sum(len(split) for split in splits)
     if rows != found:
         sys.exit(f"{found} images were written, {rows} were indexed")
@@ -113,16 +114,17 @@ def main() -> None:
         "images": rows,
         "classes": arguments.classes,
         "seconds": round(seconds, 2),
-        "walk_seconds": round(walk_seconds, 2),
-        "ratio": round(seconds / walk_seconds, 1),
+        "processor_seconds": round(processor_seconds, 2),
+        "walk_processor_seconds": round(walk_seconds, 2),
+        "ratio": round(processor_seconds / walk_seconds, 1),
         "megabytes": round(memory.growth / MEGABYTE, 1),
     }
     if arguments.json:
         print(json.dumps(result))
     else:
         print(f"{rows} images in {arguments.classes} classes, train and test")
-        print(f"index    {seconds:8.2f} s, memory growth {result['megabytes']:.0f} MB")
-        print(f"walk     {walk_seconds:8.2f} s, ratio {result['ratio']:.1f}")
+        print(f"index {processor_seconds:6.2f} s of a processor, {seconds:.2f} s of time, {result['megabytes']:.0f} MB")
+        print(f"walk  {walk_seconds:6.2f} s of a processor, ratio {result['ratio']:.1f}")
     late = seconds > arguments.limit_seconds
     large = result["megabytes"] > arguments.limit_megabytes
     if late or large:

@@ -43,6 +43,8 @@ class Config:
     """Runs of every cell, at most."""
     experiments: tuple[str, ...] = tuple(EXPERIMENTS)
     """Which to measure."""
+    cells: tuple[str, ...] = ()
+    """Only these of their cells, by the name of the folder, say to give some of them more seeds."""
     threads: int | None = None
     """Threads of a run; by default all cores."""
 
@@ -65,23 +67,27 @@ def main(config: Config) -> None:
     cells: dict[str, dict] = {}
     for experiment in config.experiments:
         cells |= EXPERIMENTS[experiment].cells
+    for name in config.cells:
+        if name not in cells:
+            raise unknown_choice("cell", name, cells)
     data = load_splits("part_scenes")
-    results: dict[str, dict[int, dict]] = {name: {} for name in cells}
     durations: list[float] = []
     run_cell = partial(recipe.run_cell, read_data=lambda say: data)
     for seed in range(config.seeds):
         for name, options in cells.items():
-            cell = recipe.Config(seed=seed, threads=config.threads, **options)
+            if config.cells and name not in config.cells:
+                continue
+            place = f"{name}/seed-{seed}"
             expected = statistics.median(durations) if durations else FIRST_GUESS
-            finished = (config.output / name / f"seed-{seed}" / "results.json").exists()
+            finished = (config.output / place / "results.json").exists()
             if not finished and time.monotonic() - start + expected > 60 * config.minutes:
                 continue
             before = time.monotonic()
-            measured = run_cells(config.output, {f"{name}/seed-{seed}": cell}, run_cell)
-            (results[name][seed],) = measured.values()
+            run_cells(config.output, {place: recipe.Config(seed=seed, threads=config.threads, **options)}, run_cell)
             if not finished:
                 durations.append(time.monotonic() - before)
-            write_page(config.output, {key: list(runs.values()) for key, runs in results.items() if runs})
+                write_page(config.output)
+    write_page(config.output)
     print(f"\n{(config.output / 'results.md').read_text(encoding='utf-8')}\nWritten to {config.output / 'results.md'}")
 
 

@@ -1,5 +1,7 @@
 """The page of the miniature says what was measured, and what it does not support."""
 
+import json
+
 import pytest
 
 from sat_peft.miniature import EXPERIMENTS, write_page
@@ -17,7 +19,12 @@ def run(gt_known: float, trainable: int = 121_620, **others: float) -> dict:
 @pytest.fixture
 def page(tmp_path):
     def write(results: dict) -> str:
-        write_page(tmp_path, results)
+        for cell, runs in results.items():
+            for seed, measured in enumerate(runs):
+                place = tmp_path / cell / f"seed-{seed}"
+                place.mkdir(parents=True, exist_ok=True)
+                (place / "results.json").write_text(json.dumps(measured))
+        write_page(tmp_path)
         return (tmp_path / "results.md").read_text(encoding="utf-8")
 
     write.folder = tmp_path
@@ -53,7 +60,14 @@ def test_gains_are_told_against_the_default(page):
 
 
 def test_plots_are_drawn_of_what_there_is(page):
-    text = page({"shots-1": [run(80.0, cam=5.0)], "shots-3": [run(85.0, cam=6.0)], "shots-10": [run(90.0)]})
+    text = page(
+        {
+            "shots-1": [run(80.0, cam=5.0)],
+            "shots-3": [run(85.0, cam=6.0)],
+            "shots-10": [run(90.0)],
+            "regime-full": [run(70.0)],
+        }
+    )
     assert "From 1 to 10 images per class GT-known Loc changes by +10.0 points, beyond one" in text
     for name in ("shots.png", "parameters.png"):
         assert (page.folder / name).read_bytes().startswith(b"\x89PNG")

@@ -28,13 +28,13 @@ def write_run(folder: Path, *, class_names: list[str] | None = CLASSES) -> Path:
     save_adapter(model, run / "adapter")
     config = {"data": "/home/me/photos", "backbone": "test_vit", "weights": str(folder / "model.safetensors")}
     (run / "config.json").write_text(json.dumps(config | {"shots": 2, "steps": 7}))
-    (run / "image_ids.json").write_text(json.dumps([f"{number}.jpg" for number in range(6)]))
     figures = {"gt_known": 81.25, "top1_loc": 62.5, "top5_loc": None, "top1_cls": 75.0}
     results = {
         "protocol": "original",
         "threshold": THRESHOLD,
         "threshold_source": "validation: best",
         "methods": {"sat": figures},
+        "training_images": 6,
         "test_images": 16,
     }
     (run / "results.json").write_text(json.dumps(results))

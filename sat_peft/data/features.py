@@ -6,6 +6,8 @@ label     ClassLabel
 boxes     (n, 4) float32, xyxy, half open, absolute pixels of the image; n may be 0
 mask      optional greyscale image, light on the object, or a list of such images, whose union is the object
 ignore    optional list of greyscale images, light where pixels count neither as object nor as background
+
+Lists hold undecoded images, which `sat_peft.data.decoding.decode_masks` reads.
 """
 
 from __future__ import annotations
@@ -31,9 +33,10 @@ def localization_features(class_names: list[str], *, with_mask: bool = False, se
         "boxes": Sequence(Sequence(Value("float32"), length=4)),
     }
     if with_mask:
-        features["mask"] = Sequence(Image()) if several_masks else Image()
+        # Lists stay undecoded: to cast them later, `datasets` would copy every row.
+        features["mask"] = Sequence(Image(decode=False)) if several_masks else Image()
         if several_masks:
-            features["ignore"] = Sequence(Image())
+            features["ignore"] = Sequence(Image(decode=False))
     return Features(features)
 
 
@@ -42,7 +45,7 @@ def undecoded(dataset: Dataset) -> Dataset:
     for name, feature in dataset.features.items():
         if isinstance(feature, Image):
             dataset = dataset.cast_column(name, Image(decode=False))
-        elif isinstance(getattr(feature, "feature", None), Image):
+        elif isinstance(element := getattr(feature, "feature", None), Image) and element.decode:
             dataset = dataset.cast_column(name, Sequence(Image(decode=False)))
     return dataset
 

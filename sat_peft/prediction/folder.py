@@ -81,4 +81,4 @@ def open_prediction_folder(folder: Path, settings: Mapping, *, overwrite: bool =
 
 def _short(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= 80 else f"{text[:20]}...{text[-57:]}"

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from sat_peft.data.decoding import decode_image
-from sat_peft.data.image_folder import IMAGE_SUFFIXES
+from sat_peft.data.sources.files import IMAGE_SUFFIXES
 from sat_peft.errors import UsageError
 from sat_peft.formats import check_names
 

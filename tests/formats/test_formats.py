@@ -11,7 +11,7 @@ from datasets import load_dataset
 from PIL import Image
 
 from sat_peft.data.box_formats import to_xyxy
-from sat_peft.data.image_folder import load_image_folder
+from sat_peft.data.sources import load_source
 from sat_peft.errors import UsageError
 from sat_peft.formats import FORMATS, Prediction, PredictionSet, check_format, check_names, write_format
 
@@ -129,7 +129,7 @@ def test_imagefolder_is_read_by_the_recipes(tmp_path):
             (tmp_path / split / name).mkdir(parents=True)
             Image.new("RGB", (20, 10)).save(tmp_path / split / name / "1.jpg")
     write("imagefolder", tmp_path / "test", [LEFT_HALF])
-    rows = load_image_folder(tmp_path)["test"]
+    rows = load_source("folder", "test", root=tmp_path)
     assert dict(zip(rows["image_id"], rows["boxes"], strict=True)) == {
         "test/ant/1.jpg": [[0, 0, 10, 10]],
         "test/bee/1.jpg": [],

@@ -190,7 +190,7 @@ def test_folder_of_other_settings_is_refused_unless_it_may_be_overwritten(locali
 
 def test_images_of_another_root_are_refused(localizer, photos, tmp_path):
     run(localizer, photos, tmp_path / "out")
-    with pytest.raises(UsageError, match=r"root '.*photos' there, '.*photos/ant' here"):
+    with pytest.raises(UsageError, match=r"root .*photos' there, .*photos/ant' here"):
         run(localizer, photos / "ant", tmp_path / "out")
 
 

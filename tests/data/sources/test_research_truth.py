@@ -93,10 +93,10 @@ def test_masks_of_an_image_join_to_its_object(source, exported, truth):
     rows = load_source(source, "test", root=exported("openimages30k"))
     for index, row in enumerate(rows):
         expected = np.asarray(truth["test"][index]["mask"]) > 127
-        halves = [np.asarray(mask) > 127 for mask in row["mask"]]
+        halves = [decode_mask(mask, row["image_id"]) for mask in row["mask"]]
         assert len(halves) == 2
         assert np.array_equal(halves[0] | halves[1], expected)
-        ignore = np.asarray(row["ignore"][0]) > 127
+        ignore = decode_mask(row["ignore"][0], row["image_id"])
         assert ignore[0].all()
         assert not ignore[1:-1, 1:-1].any()
 
