@@ -197,11 +197,17 @@ def build_page(methods: Methods, title: str, downloads: Path) -> gradio.Blocks:
                 )
                 download = gradio.DownloadButton("Download the box (JSON)", interactive=False, elem_id="download")
             with gradio.Column(scale=2, min_width=280):
+                pictures = []
                 with gradio.Row():
-                    pictures = [
-                        gradio.Image(label=name, interactive=False, elem_classes="map", min_width=240)
-                        for name in methods.titles
-                    ]
+                    for name in methods.titles:
+                        with gradio.Column(min_width=240):
+                            # A label of the picture itself would cover the class that is drawn there.
+                            gradio.Markdown(f"**{name}**")
+                            pictures.append(
+                                gradio.Image(
+                                    show_label=False, interactive=False, buttons=["fullscreen"], elem_classes="map"
+                                )
+                            )
                 told = gradio.JSON(label="Box [x0, y0, x1, y1] in pixels of the image", elem_id="box")
         results = [*pictures, told, download]
         image.change(localize_image, [image, threshold], [kept, label, *results])
@@ -220,9 +226,18 @@ def main(config: Config) -> None:
     with tempfile.TemporaryDirectory() as downloads:
         page = build_page(methods, config.run.resolve().name, Path(downloads))
         try:
-            page.launch(server_name=config.host, server_port=config.port, theme=theme, ssr_mode=False)
+            _, address, _ = page.launch(
+                server_name=config.host,
+                server_port=config.port,
+                theme=theme,
+                ssr_mode=False,
+                quiet=True,
+                prevent_thread_lock=True,
+            )
         except OSError as error:
             raise UsageError(f"no page at {config.host}, port {config.port or '7860 to 7959'}: {error}") from error
+        print(f"The page is at {address}", flush=True)
+        page.block_thread()
 
 
 if __name__ == "__main__":
