@@ -3,7 +3,8 @@
     pip install -e '.[demo]'
     python scripts/demo.py --run runs/NAME
 
-Baselines that were trained with the run stand beside SAT, for the class that SAT predicts.
+Baselines that were trained with the run stand beside SAT, for the class that SAT predicts and at the same threshold; an
+evaluation gives every method the threshold that is best for it.
 """
 
 from __future__ import annotations
@@ -192,7 +193,7 @@ def build_page(methods: Methods, title: str, downloads: Path) -> gradio.Blocks:
                     1,
                     value=methods.sat.threshold.value,
                     step=0.01,
-                    label="Threshold of the map",
+                    label="Threshold of all maps",
                     elem_id="threshold",
                 )
                 download = gradio.DownloadButton("Download the box (JSON)", interactive=False, elem_id="download")
