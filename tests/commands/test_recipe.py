@@ -33,7 +33,7 @@ def test_copy_answers_from_where_it_lies(tmp_path):
     copy_recipe(Config("few_shot", tmp_path))
     command = [sys.executable, str(tmp_path / "few_shot.py"), "--help"]
     done = subprocess.run(
-        command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=200, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "--shots" in done.stdout
