@@ -20,9 +20,6 @@ from sat_peft.losses import SatLoss
 from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
 from sat_peft.tuner import SatConfig, load_adapter
 
-# Training sets up to this many images are decoded once.
-_CACHED_IMAGES = 1000
-
 
 def create_model(options: ModelOptions, optimization: OptimizationOptions, class_names: list[str]) -> PeftModel:
     """The backbone with its adapter.
@@ -92,7 +89,7 @@ def create_loaders(
     Args:
         model: of `create_model`.
         splits: `train`, `test` and maybe `validation`.
-        optimization: batch size and augmentation of the training images; few of them stay decoded in memory.
+        optimization: batch size and augmentation of the training images, which stay decoded in memory up to a bound.
         evaluation: protocol and batch size of the other splits.
         run: loader processes.
         seed: of the training order and its views.
@@ -105,7 +102,7 @@ def create_loaders(
         eval_batch_size=evaluation.eval_batch_size,
         augmentation=optimization.augmentation,
         num_workers=run.num_workers,
-        cache_train=len(splits["train"]) <= _CACHED_IMAGES,
+        cache_train=True,
         seed=seed,
     )
 
