@@ -93,6 +93,7 @@ class _RowReader:
 
     columns: Columns
     labels: dict
+    class_names: list[str]
     label_from: str
     split: str
     problems: Problems
@@ -119,7 +120,7 @@ class _RowReader:
             if len(value) != len(boxes):
                 problems.add(where, f"it has {len(value)} labels of objects, but {len(boxes)} boxes.")
                 return None
-            chosen = choose_class(value, boxes, self.label_from, where, problems)
+            chosen = choose_class(value, boxes, self.label_from, where, problems, title=self._title)
             if chosen is None:
                 return None
             value, boxes = chosen
@@ -128,6 +129,9 @@ class _RowReader:
             return None
         checked = checked_boxes(where, boxes, problems)
         return None if checked is None else (self.labels[value], checked)
+
+    def _title(self, value: object) -> str:
+        return self.class_names[self.labels[value]] if value in self.labels else str(value)
 
 
 class _Images:
@@ -231,7 +235,7 @@ def _read(
     written = {name: feature for name, feature in features.items() if name in ("image_id", "label", "boxes")}
     if not columns.image_is_encoded:
         written["image"] = features["image"]
-    reader = _RowReader(columns, labels, label_from, split, problems)
+    reader = _RowReader(columns, labels, class_names, label_from, split, problems)
     annotations, kept = _annotate(rows, reader, _Images(rows, columns, root), Features(written), where)
     if not kept:
         raise UsageError(f"{where} holds no usable images in its {split} split.")

@@ -46,7 +46,13 @@ def check_label_from(label_from: str) -> None:
 
 
 def choose_class(
-    classes: list, boxes: np.ndarray, label_from: str, where: str, problems: Problems
+    classes: list,
+    boxes: np.ndarray,
+    label_from: str,
+    where: str,
+    problems: Problems,
+    *,
+    title: Callable[[object], str] = str,
 ) -> tuple[object, np.ndarray] | None:
     """The class that an image is about, and the boxes of that class.
 
@@ -57,12 +63,13 @@ def choose_class(
             `only` (several classes are a problem).
         where: names the image.
         problems: gets an image that has several classes where it may have one.
+        title: what a class is called in that message.
 
     Returns:
         The class and its (m, 4) boxes; None after a problem.
     """
     if label_from == "only" and len(set(classes)) > 1:
-        shown = ", ".join(map(str, sorted(set(classes))))
+        shown = ", ".join(sorted(map(title, set(classes))))
         problems.add(where, f"the image has objects of several classes: {shown}.", "Choose one by --label-from.")
         return None
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
