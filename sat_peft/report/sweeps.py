@@ -18,7 +18,9 @@ _TITLES = {"sat": "SAT", **BASELINES}
 def _cell(point: Point, method: str, figure: str) -> str:
     if point.figures[method][figure] is None:
         return "–"
-    return f"{point.mean(method, figure):.1f} ± {point.deviation(method, figure):.1f}"
+    mean = f"{point.mean(method, figure):.1f}"
+    # A single run has no deviation.
+    return mean if len(point.figures[method][figure]) == 1 else f"{mean} ± {point.deviation(method, figure):.1f}"
 
 
 def point_table(points: Sequence[Point], *, first: str, methods: bool = True) -> str:
