@@ -220,6 +220,8 @@ def test_mistake_is_printed_without_a_traceback_and_exits_with_2(options, tmp_pa
 def test_interrupted_run_says_so_and_its_files_are_readable(options, tmp_path):
     folder = tmp_path / "run"
     command = launch(options | {"output": folder, "steps": 100_000})
+    # Tests in the background of a shell ignore the signal, and so would what they start.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     # A session of its own, so that the signal reaches launcher and recipe alike, as Ctrl-C in a terminal does.
     process = subprocess.Popen(
         command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -227,17 +229,19 @@ def test_interrupted_run_says_so_and_its_files_are_readable(options, tmp_path):
     try:
         wait_for(lambda: (folder / "metrics.jsonl").exists() and len(metrics(folder)) >= 3, process)
         os.killpg(process.pid, signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=120)
         assert process.returncode != 0
         wait_for(lambda: read(folder, "status.json")["status"] != "running")
     finally:
+        signal.signal(signal.SIGINT, handler)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert read(folder, "status.json") == {"status": "interrupted"}
     assert "interrupted; what the run wrote so far is readable" in output
     lines = metrics(folder)
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
-    assert {path.name for path in folder.iterdir()} == {
+    # A fast machine has taken enough steps for a checkpoint.
+    assert {path.name for path in folder.iterdir()} - {"checkpoint"} == {
         *("config.json", "versions.json", "status.json", "image_ids.json", "metrics.jsonl")
     }
     for name in ("config.json", "versions.json", "image_ids.json"):

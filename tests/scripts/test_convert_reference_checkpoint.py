@@ -67,7 +67,11 @@ def checkpoint(content, tmp_path) -> Path:
 
 def run_program(monkeypatch, path: Path, *arguments: object) -> None:
     monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
-    runpy.run_path(str(path), run_name="__main__")
+    try:
+        runpy.run_path(str(path), run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise
 
 
 def assert_refused(path: Path, message: str, backbone: str = BACKBONE, **options) -> None:
