@@ -109,7 +109,8 @@ def run_cell(config: Config, read_data) -> dict:
     set_seed(config.seed, device_specific=True)
     model = create_model(config, config, class_names)
     loaders = create_loaders(model, splits, config, config, config, seed=config.seed)
-    train_loader = accelerator.prepare(loaders.train)
+    image_loader = accelerator.prepare(loaders.train)
+    train_loader = accelerator.prepare(loaders.features) if loaders.features else image_loader
     parameters = count_parameters(model)
     say(f"\nTrained on {config.backbone}, which stays frozen:\n{parameter_table(parameters)}")
     chosen = f"listed in {config.image_ids}, of" if config.image_ids else f"{shots} for each of"
@@ -137,7 +138,7 @@ def run_cell(config: Config, read_data) -> dict:
         if main_process:
             save_adapter(model, folder.path / "adapter")
 
-        comparison = compare(model, train_loader, loaders, accelerator, folder, config, optimization=config, **schedule)
+        comparison = compare(model, image_loader, loaders, accelerator, folder, config, optimization=config, **schedule)
         results = write_results(
             folder,
             comparison,

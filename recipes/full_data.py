@@ -72,7 +72,8 @@ def main(config: Config) -> None:
     set_seed(config.seed, device_specific=True)
     model = create_model(config, config, class_names)
     loaders = create_loaders(model, splits, config, config, config, seed=config.seed)
-    train_loader = accelerator.prepare(loaders.train)
+    image_loader = accelerator.prepare(loaders.train)
+    train_loader = accelerator.prepare(loaders.features) if loaders.features else image_loader
     validation_loader = accelerator.prepare(loaders.validation) if loaders.validation else None
     parameters = count_parameters(model)
     say(f"\nTrained on {config.backbone}, which stays frozen:\n{parameter_table(parameters)}")
@@ -114,7 +115,7 @@ def main(config: Config) -> None:
         load_adapter_weights(model, folder.path / "adapter")
         say(f"best epoch: {best['epoch']} ({best['figure']} {best['score']:.1f})")
 
-        comparison = compare(model, train_loader, loaders, accelerator, folder, config, optimization=config, **schedule)
+        comparison = compare(model, image_loader, loaders, accelerator, folder, config, optimization=config, **schedule)
         results = write_results(
             folder,
             comparison,

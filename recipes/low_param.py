@@ -138,7 +138,8 @@ def run_cell(config: Config, read_data) -> dict:
             f"{config.max_parameters:,}. Take a smaller head (--head conv1x1), --tune none, or a lower --lora-rank."
         )
     loaders = create_loaders(model, splits, config, config, config, seed=config.seed)
-    train_loader = accelerator.prepare(loaders.train)
+    image_loader = accelerator.prepare(loaders.train)
+    train_loader = accelerator.prepare(loaders.features) if loaders.features else image_loader
     steps = config.steps
     if config.epochs is not None:
         steps = config.epochs * math.ceil(len(train_loader) / config.gradient_accumulation_steps)
@@ -165,7 +166,7 @@ def run_cell(config: Config, read_data) -> dict:
         if main_process:
             save_adapter(model, folder.path / "adapter")
 
-        comparison = compare(model, train_loader, loaders, accelerator, folder, config, optimization=config, **schedule)
+        comparison = compare(model, image_loader, loaders, accelerator, folder, config, optimization=config, **schedule)
         results = write_results(
             folder,
             comparison,

@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     )
     from sat_peft.localizer import Localization, Localizer
     from sat_peft.losses import SatLoss, SatLossTerms
-    from sat_peft.tuner import SatConfig, SatModel, SatOutput, load_adapter, load_reference_weights, save_adapter
+    from sat_peft.tuner import (
+        FrozenTokens,
+        SatConfig,
+        SatModel,
+        SatOutput,
+        load_adapter,
+        load_reference_weights,
+        save_adapter,
+    )
 
 _MODULES = {
     "sat_peft.localization": (
@@ -38,6 +46,7 @@ _MODULES = {
     "sat_peft.localizer": ("Localization", "Localizer"),
     "sat_peft.losses": ("SatLoss", "SatLossTerms"),
     "sat_peft.tuner": (
+        "FrozenTokens",
         "SatConfig",
         "SatModel",
         "SatOutput",
@@ -50,6 +59,7 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 __all__ = [
     "PROTOCOLS",
+    "FrozenTokens",
     "Localization",
     "LocalizationAccumulator",
     "LocalizationResult",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import imports as available
 from datasets import Dataset
 from peft import PeftModel, get_peft_model
@@ -13,12 +15,17 @@ from torch import nn
 
 from sat_peft.backbones import create_backbone, resolve_data_config
 from sat_peft.cpu import keep_freed_memory, set_cpu_threads
-from sat_peft.data.loaders import Loaders, build_loaders
+from sat_peft.data.feature_cache import FeatureRows, FeatureSource, build_feature_loader, open_feature_cache
+from sat_peft.data.loaders import ImageRows, Loaders, build_loaders
 from sat_peft.data.splits import check_class_names
 from sat_peft.errors import UsageError
 from sat_peft.losses import SatLoss
 from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
 from sat_peft.tuner import SatConfig, load_adapter
+from sat_peft.tuner.scope import frozen_blocks
+
+# Libraries that decide what the frozen blocks make of an image file.
+DECIDING = ("pillow", "timm", "torchvision")
 
 
 def create_model(options: ModelOptions, optimization: OptimizationOptions, class_names: list[str]) -> PeftModel:
@@ -37,7 +44,7 @@ def create_model(options: ModelOptions, optimization: OptimizationOptions, class
         options.backbone, weights=options.weights, image_size=options.image_size, drop_path_rate=optimization.drop_path
     )
     backbone.set_grad_checkpointing(optimization.gradient_checkpointing)
-    config = _sat_config(options, backbone, class_names)
+    config = _sat_config(options, backbone, class_names, cached=optimization.feature_cache is not None)
     if options.init_adapter is None:
         return get_peft_model(backbone, config)
     model = load_adapter(backbone, options.init_adapter, is_trainable=True)
@@ -45,7 +52,7 @@ def create_model(options: ModelOptions, optimization: OptimizationOptions, class
     return model
 
 
-def _sat_config(options: ModelOptions, backbone: nn.Module, class_names: list[str]) -> SatConfig:
+def _sat_config(options: ModelOptions, backbone: nn.Module, class_names: list[str], *, cached: bool) -> SatConfig:
     default_init = "random" if getattr(backbone, "cls_token", None) is None else "class_token"
     return SatConfig(
         num_classes=len(class_names),
@@ -55,6 +62,8 @@ def _sat_config(options: ModelOptions, backbone: nn.Module, class_names: list[st
         head=options.head,
         train_head=options.train_head,
         token_entry=options.token_entry,
+        # Cached tokens are those of a deterministic pass.
+        drop_path_in_frozen_blocks=not cached,
         token_init=options.token_init or default_init,
         r=options.lora_rank,
         lora_alpha=options.lora_rank,
@@ -89,12 +98,16 @@ def create_loaders(
     Args:
         model: of `create_model`.
         splits: `train`, `test` and maybe `validation`.
-        optimization: batch size and augmentation of the training images, which stay decoded in memory up to a bound.
+        optimization: batch size, augmentation and feature cache of the training images, which stay decoded in memory up
+            to a bound.
         evaluation: protocol and batch size of the other splits.
         run: loader processes.
         seed: of the training order and its views.
+
+    Raises:
+        UsageError: options out of range, or a feature cache that the adapter has no use for or that cannot be built.
     """
-    return build_loaders(
+    loaders = build_loaders(
         splits,
         resolve_data_config(model.get_base_model()),
         protocol=evaluation.protocol,
@@ -104,6 +117,40 @@ def create_loaders(
         num_workers=run.num_workers,
         cache_train=True,
         seed=seed,
+    )
+    if optimization.feature_cache is None:
+        return loaders
+    rows = _cached_features(model, loaders.train.dataset, optimization, run)
+    return replace(
+        loaders,
+        features=build_feature_loader(rows, batch_size=optimization.batch_size, num_workers=run.num_workers, seed=seed),
+    )
+
+
+def _cached_features(
+    model: PeftModel, images: ImageRows, optimization: OptimizationOptions, run: RunOptions
+) -> FeatureRows:
+    """The training images as the frozen blocks of `model` leave them."""
+    state, sat = PartialState(), model.base_model
+    vit = model.get_base_model()
+    if not frozen_blocks(vit, model.peft_config["default"]):
+        raise UsageError(
+            "--feature-cache needs first blocks that neither the spatial token nor the training reaches: give "
+            "--token-entry late, and --num-spatial-blocks and --num-tuned-blocks below the number of the backbone's "
+            f"blocks, {len(vit.blocks)}."
+        )
+    model.to(state.device)
+    source = FeatureSource(
+        images,
+        views=1 if optimization.augmentation == "none" else optimization.feature_views,
+        compute=lambda batch: sat.frozen_tokens(batch.to(state.device)),
+        identity={"backbone": sat.frozen_fingerprint(), "versions": {name: version(name) for name in DECIDING}},
+        image_shape=(3, *resolve_data_config(vit).image_size),
+        dtype=optimization.feature_dtype,
+        num_workers=run.num_workers,
+    )
+    return open_feature_cache(
+        optimization.feature_cache, source, limit=optimization.feature_cache_limit, say=state.print
     )
 
 

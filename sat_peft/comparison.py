@@ -87,7 +87,7 @@ def compare(
 
     Args:
         model: the trained model, in evaluation mode; it is unloaded.
-        train_loader: prepared, for the baselines.
+        train_loader: prepared, with the training images, for the baselines.
         loaders: whose test and validation splits are measured. The test split never chooses a threshold.
         accelerator: of the run.
         run: gets examples.png, the weights of the baselines and their metrics.

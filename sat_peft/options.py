@@ -81,6 +81,15 @@ class OptimizationOptions:
     """Largest rate of stochastic depth, in all blocks (the paper: .1)."""
     augmentation: Literal["shift", "crop", "none"] = "shift"
     """`shift`: small reflected shifts and flips; `crop`: random crops from 8/7 of the size and flips (the paper)."""
+    feature_cache: Path | None = None
+    """Folder of a feature cache: the frozen blocks see every view of a training image once, and training runs the last
+    blocks alone. Needs --token-entry late, and fewer spatial and tuned blocks than the backbone has."""
+    feature_views: int = 8
+    """Augmented views of each image in the feature cache, which epochs take in turn."""
+    feature_dtype: Literal["float16", "float32"] = "float16"
+    """Of the numbers in the feature cache."""
+    feature_cache_limit: float = 50.0
+    """GB that all caches in its folder may take; those that were not used for longest are removed."""
     gradient_checkpointing: bool = False
     """Compute the activations of the blocks again in the backward pass: less memory, more time."""
     compile: bool = False

@@ -156,11 +156,15 @@ def collate(samples: list[dict]) -> dict:
 
 @dataclass(frozen=True)
 class Loaders:
-    """Loaders by split; `validation` is None where there is no such split."""
+    """Loaders by split; `validation` is None where there is no such split.
+
+    `features` has the training images too, as the frozen blocks left them (`sat_peft.data.feature_cache`), or is None.
+    """
 
     train: DataLoader
     validation: DataLoader | None
     test: DataLoader
+    features: DataLoader | None = None
 
 
 def build_evaluation_loader(
@@ -192,6 +196,22 @@ def build_evaluation_loader(
             raise UsageError(f"{name} must be at least {least}, got {number}.")
     images = ImageRows(rows, evaluation_transform(config, protocol, ten_crop=ten_crop), masks=masks)
     return DataLoader(images, batch_size=batch_size, collate_fn=collate, num_workers=num_workers)
+
+
+def training_loader(
+    rows: Dataset, sampler: EpochSampler, collate_fn: Callable[[list], dict], *, batch_size: int, num_workers: int = 0
+) -> DataLoader:
+    """A loader whose order and views the sampler decides alone, whatever the number of loader processes."""
+    return DataLoader(
+        rows,
+        batch_size=batch_size,
+        sampler=sampler,
+        # Of the loader processes, whose own randomness nothing uses. The global generator is left to the model.
+        generator=torch.Generator(),
+        collate_fn=collate_fn,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+    )
 
 
 def build_loaders(
@@ -256,14 +276,7 @@ def build_loaders(
         masks=train_targets,
         targets=train_targets,
     )
-    train = DataLoader(
-        rows,
-        batch_size=batch_size,
-        sampler=EpochSampler(len(rows), seed),
-        # Of the loader processes, whose own randomness nothing uses. The global generator is left to the model.
-        generator=torch.Generator(),
-        collate_fn=collate,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
+    train = training_loader(
+        rows, EpochSampler(len(rows), seed), collate, batch_size=batch_size, num_workers=num_workers
     )
     return Loaders(train, evaluation("validation"), evaluation("test"))

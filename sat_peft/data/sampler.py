@@ -27,11 +27,14 @@ class EpochSampler(Sampler[View]):
     Args:
         num_rows: of the data set.
         seed: names the sequence of orders and views.
+        num_views: of each row, that take turns: the seeds of row i are those from i * num_views on. Without it, every
+            epoch has new ones.
     """
 
-    def __init__(self, num_rows: int, seed: int = 0):
+    def __init__(self, num_rows: int, seed: int = 0, num_views: int | None = None):
         self.num_rows = num_rows
         self.seed = seed
+        self.num_views = num_views
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -46,7 +49,11 @@ class EpochSampler(Sampler[View]):
         start = int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(self.seed)))
         generator = torch.Generator().manual_seed(start + self.epoch)
         order = torch.randperm(self.num_rows, generator=generator)
-        seeds = torch.randint(2**62, (self.num_rows,), generator=generator)
+        if self.num_views is None:
+            seeds = torch.randint(2**62, (self.num_rows,), generator=generator)
+        else:
+            # Rows start at different views, so that an epoch has all of them.
+            seeds = order * self.num_views + (order + self.epoch) % self.num_views
         # In parts, since two Python numbers for each of a million rows are a hundred megabytes.
         for some_rows, some_seeds in zip(order.split(_PART), seeds.split(_PART), strict=True):
             yield from map(View, some_rows.tolist(), some_seeds.tolist())

@@ -4,11 +4,20 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPIN
 
 from sat_peft.tuner.checkpoint import load_adapter, save_adapter
 from sat_peft.tuner.config import PEFT_TYPE, SatConfig
+from sat_peft.tuner.frozen import FrozenTokens
 from sat_peft.tuner.model import SatModel
 from sat_peft.tuner.output import SatOutput
 from sat_peft.tuner.reference import load_reference_weights
 
-__all__ = ["SatConfig", "SatModel", "SatOutput", "load_adapter", "load_reference_weights", "save_adapter"]
+__all__ = [
+    "FrozenTokens",
+    "SatConfig",
+    "SatModel",
+    "SatOutput",
+    "load_adapter",
+    "load_reference_weights",
+    "save_adapter",
+]
 
 
 def _register() -> None:

@@ -34,6 +34,8 @@ GEOMETRY = ("class", "depth", "embed_dim", "num_prefix_tokens", "patch_size")
 # Not part of the features that SAT reads (heads), or changing with the image size alone (position embedding).
 NOT_FINGERPRINTED = ("head.", "head_dist.", "attn_pool.", "pos_embed")
 FINGERPRINT_SAMPLES = 64
+# Parts of timm's models that act after the blocks.
+AFTER_BLOCKS = ("norm", "fc_norm", "attn_pool", "head_drop", "head", "head_dist")
 
 
 def base_modules(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -166,6 +168,23 @@ def weight_fingerprint(vit: nn.Module) -> str | None:
         flat = parameter.reshape(-1)
         samples.append(flat[:: max(1, flat.numel() // FINGERPRINT_SAMPLES)][:FINGERPRINT_SAMPLES].to(torch.bfloat16))
     digest.update(torch.cat(samples).view(torch.int16).cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def frozen_fingerprint(vit: nn.Module, blocks: int) -> str:
+    """SHA-256 over structure and values of all that comes before the block of index `blocks`."""
+    digest = hashlib.sha256()
+    for name, module in base_modules(vit):
+        room, *rest = name.split(".")
+        if room in AFTER_BLOCKS or (room == "blocks" and rest and int(rest[0]) >= blocks):
+            continue
+        # Without its children, which come by themselves, and so without adapters of later blocks.
+        digest.update(f"{name} {type(module).__name__} {module.extra_repr()}".encode())
+        for kind in (module._parameters, module._buffers):
+            for key, value in kind.items():
+                if value is not None:
+                    digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+                    digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -20,6 +20,7 @@ from sat_peft.tuner.layer import TokenApart, tuned_parameter
 class TokenPath(Enum):
     """What a block does with a spatial token that arrives apart from the sequence."""
 
+    FROZEN = "hands it on as it is, and the sequence too if it has passed the frozen blocks before"
     WAIT = "hands it on as it is"
     ISOLATED = "updates it: it reads the sequence, which does not read it"
     JOIN = "lets it join the sequence"
@@ -36,10 +37,12 @@ class SatBlockMixin:
             return super().forward(x, *args, **kwargs)
         if self.sat_token_path is TokenPath.JOIN:
             return super().forward(x.join(self.attn.sat_token_index), *args, **kwargs)
+        if self.sat_token_path is TokenPath.FROZEN and x.after_frozen_blocks:
+            return x
         # A pass that ended early, as recomputations of gradient checkpointing do, may have left something behind.
         self.attn.sat_record.keys_values = None
         sequence = super().forward(x.sequence, *args, **kwargs)
-        if self.sat_token_path is TokenPath.WAIT:
+        if self.sat_token_path is not TokenPath.ISOLATED:
             return TokenApart(sequence, x.token)
         # The same layers once more: norms, MLP, layer scales and stochastic depth act on every token for itself, and
         # the attention finds the keys and values of the sequence. A frozen sequence thus needs no graph.

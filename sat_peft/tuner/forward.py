@@ -9,6 +9,7 @@ from timm.layers import use_reentrant_ckpt
 from torch import nn
 
 from sat_peft.errors import UsageError
+from sat_peft.tuner.frozen import FrozenTokens
 from sat_peft.tuner.output import SatOutput
 
 
@@ -17,7 +18,8 @@ class ForwardRecord(threading.local):
 
     For the output: the masks of the spatial blocks and the normalised patch tokens. Recording is on only between the
     start and the end of the backbone's forward, so a recomputation by gradient checkpointing leaves nothing behind.
-    For each other: within an isolated block, the keys and values of the sequence wait for the spatial token.
+    For each other: within an isolated block, the keys and values of the sequence wait for the spatial token; frozen
+    tokens that the model got in place of images wait for the place where the spatial token is made.
 
     Values are per thread, so that several threads may run inference on one model.
     Copies and pickles start empty: activations are no part of the model's state.
@@ -27,16 +29,18 @@ class ForwardRecord(threading.local):
         self.masks: list[torch.Tensor] | None = None  # each (B, number of tokens), float32
         self.patch_tokens: torch.Tensor | None = None  # (B, h * w, D)
         self.keys_values: tuple[torch.Tensor, torch.Tensor] | None = None  # each (B, H, N, d)
+        self.frozen_tokens: torch.Tensor | None = None  # (B, N, D)
+        self.without_token = False  # the frozen blocks are wanted, as timm passes them
 
     @property
     def is_open(self) -> bool:
         return self.masks is not None
 
-    def open(self) -> None:
-        self.masks, self.patch_tokens = [], None
+    def open(self, frozen_tokens: torch.Tensor | None = None) -> None:
+        self.masks, self.patch_tokens, self.frozen_tokens = [], None, frozen_tokens
 
     def close(self) -> None:
-        self.masks = self.patch_tokens = None
+        self.masks = self.patch_tokens = self.frozen_tokens = None
 
     def __deepcopy__(self, memo):
         return type(self)()
@@ -45,11 +49,17 @@ class ForwardRecord(threading.local):
         return type(self), ()
 
 
-def open_record(vit: nn.Module, args: tuple, kwargs: dict) -> None:
-    """Forward pre-hook of the backbone: starts recording if an adapter is active."""
+def open_record(vit: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+    """Forward pre-hook of the backbone: starts recording if an adapter is active, and takes `FrozenTokens` as input."""
     exit_layer = vit.norm
+    images = args[0] if args else kwargs.get("x")
+    frozen = isinstance(images, FrozenTokens)
+    if frozen and not vit.norm_pre.takes_frozen_tokens:
+        raise UsageError(
+            'frozen tokens are input for an active adapter of token_entry="late" that leaves blocks frozen; give images'
+        )
     if exit_layer.current_adapter is None:
-        return
+        return None
     attention_arguments = (*args[1:], kwargs.get("attn_mask"), kwargs.get("is_causal"))
     if any(argument is not None and argument is not False for argument in attention_arguments):
         raise UsageError("SAT takes no attention mask: every token attends to the spatial token. Leave attn_mask out.")
@@ -58,7 +68,11 @@ def open_record(vit: nn.Module, args: tuple, kwargs: dict) -> None:
             "timm's reentrant checkpointing cuts the maps off from the gradient. "
             "Call timm.layers.set_reentrant_ckpt(False)."
         )
-    exit_layer.sat_record.open()
+    exit_layer.sat_record.open(images.tokens if frozen else None)
+    if not frozen:
+        return None
+    others = {name: value for name, value in kwargs.items() if name != "x"}
+    return (images.placeholder(vit), *args[1:]), others
 
 
 def collect_output(vit: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor | None) -> SatOutput | None:

@@ -52,6 +52,7 @@ class TokenApart(NamedTuple):
 
     sequence: torch.Tensor  # (B, N, D)
     token: torch.Tensor  # (B, 1, D)
+    after_frozen_blocks: bool = False  # the sequence has passed them before
 
     def join(self, token_index: int) -> torch.Tensor:
         """(B, N + 1, D): the sequence with the token at place `token_index`.
@@ -71,11 +72,13 @@ class SpatialTokenEntry(nn.Module, SatLayer):
 
     adapter_layer_names = ("sat_token", "sat_pos_embed")
 
-    def __init__(self, base_layer: nn.Module, adapter_name: str, token_index: int):
+    def __init__(self, base_layer: nn.Module, adapter_name: str, token_index: int, record: ForwardRecord):
         super().__init__()
         self.base_layer = base_layer
         self.token_index = token_index
         self.joins_later = False
+        self.takes_frozen_tokens = False
+        self.sat_record = record
         self.sat_token = nn.ParameterDict()
         self.sat_pos_embed = nn.ParameterDict()
         self._init_state(adapter_name)
@@ -102,9 +105,13 @@ class SpatialTokenEntry(nn.Module, SatLayer):
     def forward(self, x: torch.Tensor) -> torch.Tensor | TokenApart:
         """(B, N, D) tokens to (B, N + 1, D), or both apart; without the token while no adapter is active."""
         name = self.current_adapter
-        if name is None:
+        if name is None or self.sat_record.without_token:
             return self.base_layer(x)
-        token = (self.sat_token[name] + self.sat_pos_embed[name]).to(x.dtype).expand(x.shape[0], -1, -1)
+        frozen = self.sat_record.frozen_tokens
+        batch = len(x if frozen is None else frozen)
+        token = (self.sat_token[name] + self.sat_pos_embed[name]).to(x.dtype).expand(batch, -1, -1)
+        if frozen is not None:
+            return TokenApart(frozen.to(x.dtype), self.base_layer(token), after_frozen_blocks=True)
         if self.joins_later:
             return TokenApart(self.base_layer(x), self.base_layer(token))
         return self.base_layer(TokenApart(x, token).join(self.token_index))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+import torch
 from peft.tuners.lora import LoraLayer, LoraModel
 from peft.tuners.tuners_utils import _filter_state_dict_by_key_prefixes, _get_tuner_state_dict_key_prefixes
 from peft.utils import ModulesToSaveWrapper
@@ -24,11 +25,13 @@ from sat_peft.tuner.backbone import (
     compare_backbones,
     describe_backbone,
     embedded_class_token,
+    frozen_fingerprint,
     own_parameters,
 )
 from sat_peft.tuner.block import ORIGINAL_CLASSES, SWAPPED_CLASSES, TUNABLE_OWNERS, SatBlockMixin
 from sat_peft.tuner.config import SatConfig
 from sat_peft.tuner.forward import ForwardRecord, collect_output, open_record
+from sat_peft.tuner.frozen import FrozenTokens, tokens_after
 from sat_peft.tuner.layer import NO_MERGE, SatLayer, SpatialTokenEntry, SpatialTokenExit, TunedLayer, TunedParameters
 from sat_peft.tuner.scope import (
     attention_mode,
@@ -37,6 +40,7 @@ from sat_peft.tuner.scope import (
     entry_block,
     first_adapted_block,
     first_tuned_block,
+    frozen_blocks,
     is_tuned,
     resolve_lora_targets,
     token_path,
@@ -160,10 +164,12 @@ class SatModel(LoraModel):
         else:
             arguments["initial_token"] = embedded_class_token(vit) if config.token_init == "class_token" else None
         if not isinstance(target, SatLayer):
+            layers = (layer for layer in (vit.norm_pre, vit.norm) if isinstance(layer, SatLayer))
+            record = next((layer.sat_record for layer in layers), None) or ForwardRecord()
             if key == ENTRY:
-                target = SpatialTokenEntry(target, adapter_name, vit.num_prefix_tokens)
+                target = SpatialTokenEntry(target, adapter_name, vit.num_prefix_tokens, record)
             else:
-                target = SpatialTokenExit(target, adapter_name, vit.num_prefix_tokens, ForwardRecord())
+                target = SpatialTokenExit(target, adapter_name, vit.num_prefix_tokens, record)
             setattr(parent, target_name, target)
         target.update_layer(adapter_name, **arguments)
 
@@ -213,6 +219,7 @@ class SatModel(LoraModel):
         config = self._active_config()
         entry = len(vit.blocks) if config is None else entry_block(vit, config)
         vit.norm_pre.joins_later = config is not None and entry > 0
+        vit.norm_pre.takes_frozen_tokens = config is not None and frozen_blocks(vit, config) > 0
         for index, block in enumerate(vit.blocks):
             if isinstance(block, SatBlockMixin):
                 block.sat_token_path = token_path(vit, config, index)
@@ -271,6 +278,43 @@ class SatModel(LoraModel):
             if tuned is not None and not tuned.sat_full:
                 del module._modules[TunedParameters.MODULE_NAME]
         self._synchronize()
+
+    # Frozen blocks
+
+    def frozen_tokens(self, images: torch.Tensor) -> FrozenTokens:
+        """What the frozen blocks make of images, to be given to the model in place of them, any number of times.
+
+        Only with `token_entry="late"` does nothing that is trained reach these blocks. They are computed as in
+        evaluation, without stochastic depth, and without gradients.
+
+        Args:
+            images: (B, 3, H, W), preprocessed for the backbone, on its device.
+
+        Raises:
+            UsageError: if no adapter is active, or the active one leaves no blocks that are frozen in this sense.
+        """
+        vit, config = self.model, self._active_config()
+        blocks = 0 if config is None else frozen_blocks(vit, config)
+        if blocks == 0:
+            names = ("token_entry", "num_spatial_blocks", "num_tuned_blocks")
+            raise UsageError(
+                "frozen tokens need an active adapter that leaves the first blocks alone: token_entry='late', and "
+                f"fewer spatial and tuned blocks than the {len(vit.blocks)} of the backbone. This one has "
+                f"{ {name: getattr(config, name, None) for name in names} }."
+            )
+        record, training = vit.norm.sat_record, self.training
+        self.eval()
+        record.without_token = True
+        try:
+            return FrozenTokens(tokens_after(vit, images, blocks), tuple(images.shape[1:]))
+        finally:
+            record.without_token = False
+            self.train(training)
+
+    def frozen_fingerprint(self) -> str:
+        """SHA-256 of everything that `frozen_tokens` depends on: where it is the same, so are they."""
+        vit, config = self.model, self._active_config()
+        return frozen_fingerprint(vit, 0 if config is None else frozen_blocks(vit, config))
 
     # Removal
 

@@ -38,7 +38,17 @@ def token_path(vit: nn.Module, config: SatConfig | None, index: int) -> TokenPat
     """What block `index` does with a spatial token that arrives apart from the sequence."""
     if config is None or index >= entry_block(vit, config):
         return TokenPath.JOIN
-    return TokenPath.ISOLATED if config.token_entry == "isolated" else TokenPath.WAIT
+    if config.token_entry == "isolated":
+        return TokenPath.ISOLATED
+    return TokenPath.FROZEN if index < frozen_blocks(vit, config) else TokenPath.WAIT
+
+
+def frozen_blocks(vit: nn.Module, config: SatConfig) -> int:
+    """Number of first blocks that are neither trained nor meet the spatial token, so that their result never changes.
+
+    Only a late token leaves any.
+    """
+    return first_adapted_block(vit, config) if config.token_entry == "late" else 0
 
 
 def attention_mode(vit: nn.Module, config: SatConfig | None, index: int) -> AttentionMode:

@@ -103,7 +103,7 @@ def test_map_is_the_mean_over_the_last_blocks_of_the_masks_of_patches():
 
 
 def test_token_enters_after_the_prefix_tokens():
-    entry = SpatialTokenEntry(nn.Identity(), "default", token_index=2)
+    entry = SpatialTokenEntry(nn.Identity(), "default", token_index=2, record=ForwardRecord())
     entry.update_layer("default", dim=3, device=None, dtype=torch.float32, inference_mode=False)
     x = random(2, 6, 3)
     found = entry(x)
