@@ -85,6 +85,8 @@ class FeatureSource:
             self.images,
             batch_size=self.batch_size,
             sampler=_Views(places, self.views),
+            # A training must not depend on whether the cache was there, so the global generator is left alone.
+            generator=torch.Generator(),
             collate_fn=collate,
             num_workers=self.num_workers if len(places) > self.batch_size else 0,
         )

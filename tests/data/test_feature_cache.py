@@ -1,0 +1,426 @@
+"""The feature cache: right tokens, built once, never stale, and what happens when disk or processes fail."""
+
+import json
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+from peft import get_peft_model
+from PIL import Image
+from timm.models.vision_transformer import VisionTransformer
+
+from sat_peft import FrozenTokens, SatConfig
+from sat_peft.backbones import DataConfig
+from sat_peft.data.feature_cache import FeatureSource, build_feature_loader, open_feature_cache
+from sat_peft.data.features import localization_features
+from sat_peft.data.loaders import ImageRows
+from sat_peft.data.sampler import View
+from sat_peft.data.transforms import training_steps
+from sat_peft.errors import UsageError
+
+CONFIG = DataConfig((32, 32), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear")
+COUNT = 6
+# Of one view: 17 tokens of 16 float16 numbers.
+VIEW_BYTES = 17 * 16 * 2
+
+
+def create_model(seed: int = 0):
+    torch.manual_seed(seed)
+    vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=16, depth=3, num_heads=2, num_classes=0)
+    config = SatConfig(num_classes=2, num_spatial_blocks=1, tune="none", token_entry="late")
+    return get_peft_model(vit, config).eval()
+
+
+def write_images(folder: Path) -> Dataset:
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(0)
+    paths = [folder / f"{number}.png" for number in range(COUNT)]
+    for path in paths:
+        if not path.exists():
+            Image.fromarray(generator.integers(0, 256, (40, 32, 3), dtype=np.uint8)).save(path, compress_level=0)
+    return Dataset.from_dict(
+        {
+            "image_id": [path.name for path in paths],
+            "image": [{"bytes": None, "path": str(path)} for path in paths],
+            "label": [number % 2 for number in range(COUNT)],
+            "boxes": [[] for _ in paths],
+        },
+        features=localization_features(["a", "b"]),
+    )
+
+
+def create_source(dataset, model, *, views=3, augmentation="shift", dtype="float16", **changes) -> FeatureSource:
+    resize, augment = training_steps(CONFIG, augmentation)
+    arguments = {
+        "views": views,
+        "compute": model.base_model.frozen_tokens,
+        "identity": {"backbone": model.base_model.frozen_fingerprint()},
+        "image_shape": (3, 32, 32),
+        "dtype": dtype,
+        "batch_size": 4,
+    }
+    return FeatureSource(ImageRows(dataset, augment, resize=resize), **(arguments | changes))
+
+
+class Counting:
+    """A function of tokens that knows how many images it has seen."""
+
+    def __init__(self, model):
+        self.model, self.images = model, 0
+
+    def __call__(self, images):
+        self.images += len(images)
+        return self.model.base_model.frozen_tokens(images)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return write_images(tmp_path / "images")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "cache"
+
+
+def caches(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("*.npy")}
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return list(folder.glob("*.part"))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float16", 5e-3)])
+@pytest.mark.parametrize("augmentation", ["shift", "crop", "none"])
+def test_holds_the_tokens_of_every_view(dataset, folder, dtype, tolerance, augmentation):
+    model = create_model()
+    source = create_source(dataset, model, augmentation=augmentation, dtype=dtype)
+    rows = open_feature_cache(folder, source)
+    assert len(rows) == COUNT
+    assert rows.tokens.dtype == dtype
+    assert rows.tokens.shape == (COUNT * 3, 17, 16)
+    for place in range(len(source)):
+        sample = rows[View(place // 3, place)]
+        image = source.images[View(place // 3, place)]["image"]
+        expected = model.base_model.frozen_tokens(image[None]).tokens[0]
+        torch.testing.assert_close(sample["tokens"].float(), expected, rtol=tolerance, atol=tolerance)
+        assert sample["label"] == (place // 3) % 2
+        assert sample["index"] == place // 3
+
+
+def test_views_of_an_image_and_of_neighbours_differ(dataset, folder):
+    rows = open_feature_cache(folder, create_source(dataset, create_model(), views=4))
+    tokens = rows.tokens.reshape(COUNT, 4, -1)
+    assert all(len(np.unique(each, axis=0)) > 1 for each in tokens)
+
+
+def test_is_built_once_and_then_spot_checked(dataset, folder):
+    compute, said = Counting(create_model()), []
+    model = compute.model
+    first = open_feature_cache(folder, create_source(dataset, model, compute=compute), say=said.append)
+    assert compute.images == COUNT * 3 + 1  # and one to know the shape
+    assert len(said) == 1
+    assert "6 images x 3 views of 17 x 16" in said[0]
+    compute.images = 0
+    second = open_feature_cache(folder, create_source(dataset, model, compute=compute), say=said.append)
+    assert compute.images == 2
+    assert len(said) == 1
+    assert first.path == second.path
+    assert not leftovers(folder)
+
+
+def test_record_names_what_the_tokens_depend_on(dataset, folder):
+    path = open_feature_cache(folder, create_source(dataset, create_model())).path
+    record = json.loads(path.with_suffix(".json").read_text())
+    assert record["rows"] == COUNT
+    assert record["views"] == 3
+    assert "_Shift" in record["transform"]
+    assert record["backbone"] == create_model().base_model.frozen_fingerprint()
+
+
+def test_an_image_changed_under_the_same_name_size_and_time_is_seen(dataset, folder):
+    model = create_model()
+    open_feature_cache(folder, create_source(dataset, model))
+    path = Path(dataset.with_format("arrow")[3]["image"][0].as_py()["path"])
+    before = path.stat()
+    Image.fromarray(np.zeros((40, 32, 3), np.uint8)).save(path, compress_level=0)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    source = create_source(dataset, model)
+    rows = open_feature_cache(folder, source)
+    assert len(caches(folder)) == 2
+    expected = model.base_model.frozen_tokens(source.images[View(3, 10)]["image"][None]).tokens[0]
+    torch.testing.assert_close(rows[View(3, 10)]["tokens"].float(), expected, rtol=5e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    "change", [{"views": 2}, {"augmentation": "crop"}, {"dtype": "float32"}, {"identity": {"backbone": "other"}}]
+)
+def test_other_settings_are_another_cache(dataset, folder, change):
+    model = create_model()
+    first = open_feature_cache(folder, create_source(dataset, model))
+    second = open_feature_cache(folder, create_source(dataset, model, **change))
+    assert first.path != second.path
+
+
+def test_fingerprint_tells_what_the_frozen_blocks_compute_with():
+    reference = create_model()
+    fingerprint = reference.base_model.frozen_fingerprint()
+    assert create_model().base_model.frozen_fingerprint() == fingerprint
+    vit = reference.get_base_model()
+    with torch.no_grad():
+        vit.blocks[2].mlp.fc1.weight.add_(1)  # the spatial block, and what follows it
+        vit.norm_pre.sat_token["default"].add_(1)
+        assert reference.base_model.frozen_fingerprint() == fingerprint
+        vit.blocks[1].mlp.fc1.weight[3, 5] += 1e-3
+        assert reference.base_model.frozen_fingerprint() != fingerprint
+    changed = create_model()
+    changed.get_base_model().blocks[0].mlp.act = torch.nn.ReLU()
+    assert changed.base_model.frozen_fingerprint() != fingerprint
+    assert create_model(seed=1).base_model.frozen_fingerprint() != fingerprint
+
+
+def truncate(path):
+    with path.open("rb+") as file:
+        file.truncate(path.stat().st_size - 1000)
+
+
+def overwrite_header(path):
+    with path.open("rb+") as file:
+        file.write(b"nonsense")
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def swap_content(path):
+    tokens = np.load(path)
+    np.save(path, tokens[::-1])
+
+
+def drop_rows(path):
+    np.save(path, np.load(path)[:4])
+
+
+def pickled(path):
+    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+
+
+@pytest.mark.parametrize("damage", [truncate, overwrite_header, empty, swap_content, drop_rows, pickled])
+def test_a_cache_that_cannot_be_trusted_is_built_anew(dataset, folder, damage):
+    model, said = create_model(), []
+    first = open_feature_cache(folder, create_source(dataset, model))
+    expected = np.array(first.tokens)
+    damage(first.path)
+    rows = open_feature_cache(folder, create_source(dataset, model), say=said.append)
+    np.testing.assert_array_equal(rows.tokens, expected)
+    assert "built anew" in said[0]
+    assert not leftovers(folder)
+
+
+def test_tokens_that_do_not_fit_float16_are_refused(dataset, folder):
+    model = create_model()
+
+    def large(images):
+        tokens, shape = model.base_model.frozen_tokens(images)
+        return FrozenTokens(tokens * 1e6, shape)
+
+    with pytest.raises(UsageError, match=r"too large for float16.*float32"):
+        open_feature_cache(folder, create_source(dataset, model, compute=large))
+    assert not caches(folder)
+    assert not leftovers(folder)
+    assert np.isfinite(
+        open_feature_cache(folder, create_source(dataset, model, compute=large, dtype="float32")).tokens
+    ).all()
+
+
+def test_a_damaged_image_is_named_and_leaves_nothing(dataset, folder, tmp_path):
+    (tmp_path / "images" / "4.png").write_bytes(b"no image")
+    with pytest.raises(UsageError, match=r"4\.png"):
+        open_feature_cache(folder, create_source(dataset, create_model()))
+    assert not caches(folder)
+    assert not leftovers(folder)
+    (tmp_path / "images" / "4.png").unlink()
+    with pytest.raises(UsageError, match=r"4\.png"):
+        open_feature_cache(folder, create_source(dataset, create_model()))
+
+
+@pytest.mark.parametrize("views", [0, -1])
+def test_refuses_numbers_and_types_out_of_range(dataset, views):
+    with pytest.raises(UsageError, match="at least 1"):
+        create_source(dataset, create_model(), views=views)
+    with pytest.raises(UsageError, match="float16, float32"):
+        create_source(dataset, create_model(), dtype="bfloat16")
+
+
+def test_the_limit_is_kept(dataset, folder):
+    model, said = create_model(), []
+    one = (3 * COUNT * VIEW_BYTES + 128) / 1e9
+    with pytest.raises(UsageError, match=r"limit of .* --feature-cache-limit"):
+        open_feature_cache(folder, create_source(dataset, model), limit=one / 2)
+    assert not caches(folder)
+    paths = [
+        open_feature_cache(
+            folder, create_source(dataset, model, identity={"number": number}), limit=2.5 * one, say=said.append
+        ).path
+        for number in (0, 1)
+    ]
+    os.utime(paths[0], (2, 2))
+    os.utime(paths[1], (1, 1))
+    open_feature_cache(folder, create_source(dataset, model, identity={"number": 0}), limit=2.5 * one)  # used last
+    third = open_feature_cache(
+        folder, create_source(dataset, model, identity={"number": 2}), limit=2.5 * one, say=said.append
+    )
+    assert caches(folder) == {paths[0].name, third.path.name}
+    assert any(str(paths[1]) in line and "removed" in line for line in said)
+    assert not paths[1].with_suffix(".json").exists()
+
+
+def test_a_disk_that_fills_up_is_said_and_leaves_nothing(dataset, folder):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(UsageError, match=r"cannot be written.*File too large"):
+            open_feature_cache(folder, create_source(dataset, create_model()))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not caches(folder)
+    assert not leftovers(folder)
+
+
+def test_too_little_space_is_known_before_anything_is_computed(dataset, folder, monkeypatch):
+    compute = Counting(create_model())
+    usage = type("usage", (), {"free": 1000})
+    monkeypatch.setattr("sat_peft.data.feature_cache.shutil.disk_usage", lambda folder: usage)
+    with pytest.raises(UsageError, match=r"needs .* GB.*--feature-views"):
+        open_feature_cache(folder, create_source(dataset, compute.model, compute=compute))
+    assert compute.images == 1
+    assert not caches(folder)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(dataset, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"cannot be written in .*file.*--feature-cache"):
+        open_feature_cache(tmp_path / "file" / "cache", create_source(dataset, create_model()))
+
+
+def test_a_finished_cache_is_read_from_a_folder_without_write_access():
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        folder, dataset, model = Path(name) / "cache", write_images(Path(name) / "images"), create_model()
+        first = open_feature_cache(folder, create_source(dataset, model))
+        folder.chmod(0o555)
+        user = os.geteuid()
+        if user == 0:  # who may write everywhere
+            os.seteuid(65534)
+        try:
+            assert open_feature_cache(folder, create_source(dataset, model)).path == first.path
+            with pytest.raises(UsageError, match="Permission denied"):
+                open_feature_cache(folder, create_source(dataset, model, views=1))
+        finally:
+            os.seteuid(user)
+            folder.chmod(0o755)
+
+
+PROGRAM = """
+    import sys, time
+    from pathlib import Path
+    sys.path.insert(0, {tests!r})
+    from test_feature_cache import create_model, create_source, write_images
+    from sat_peft.data.feature_cache import open_feature_cache
+
+    model = create_model()
+    batches = 0
+
+    def slow(images):
+        global batches
+        batches += 1
+        print("batch", flush=True)
+        time.sleep({seconds})
+        return model.base_model.frozen_tokens(images)
+
+    source = create_source(write_images(Path({images!r})), model, compute=slow)
+    rows = open_feature_cache(Path({folder!r}), source, say=lambda text: print(text, flush=True))
+    print("batches", batches, rows.tokens.sum(dtype="float64"), flush=True)
+"""
+
+
+def start(folder: Path, images: Path, seconds: float) -> subprocess.Popen:
+    settings = {"tests": str(Path(__file__).parent), "folder": str(folder), "images": str(images), "seconds": seconds}
+    program = textwrap.dedent(PROGRAM).format(**settings)
+    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_after_a_kill_the_next_one_builds_it(dataset, folder, tmp_path):
+    process = start(folder, tmp_path / "images", seconds=0.5)
+    for line in process.stdout:
+        if line == "batch\n" and leftovers(folder):
+            break
+    process.kill()
+    process.wait()
+    assert leftovers(folder)
+    assert not caches(folder)
+    compute = Counting(create_model())
+    rows = open_feature_cache(folder, create_source(dataset, compute.model, compute=compute))
+    assert compute.images == COUNT * 3 + 1
+    assert len(rows.tokens) == COUNT * 3
+    assert not leftovers(folder)
+
+
+@pytest.mark.slow
+def test_two_processes_build_it_once(dataset, folder, tmp_path):
+    processes = [start(folder, tmp_path / "images", seconds=0.5) for _ in range(2)]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    ends = [output.splitlines()[-1].split() for output in outputs]
+    assert ends[0][2] == ends[1][2]
+    # One batch to know the shape and five of 18 views, against one to check; whoever came second may have waited.
+    assert sorted(int(end[1]) for end in ends) == [1, 6]
+
+
+def test_epochs_take_all_views_in_turn(dataset, folder):
+    rows = open_feature_cache(folder, create_source(dataset, create_model()))
+    loader = build_feature_loader(rows, batch_size=4, seed=5)
+    places = []
+    for epoch in range(3):
+        loader.sampler.set_epoch(epoch)
+        views = list(loader.sampler)
+        assert sorted(view.row for view in views) == list(range(COUNT))
+        assert all(view.seed // 3 == view.row for view in views)
+        places += [view.seed for view in views]
+    assert sorted(places) == list(range(COUNT * 3))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_are_input_of_the_model(dataset, folder, num_workers):
+    model = create_model()
+    rows = open_feature_cache(folder, create_source(dataset, model))
+    loader = Accelerator(cpu=True).prepare(build_feature_loader(rows, batch_size=4, num_workers=num_workers))
+    batches = list(loader)
+    assert [len(batch["labels"]) for batch in batches] == [4, 2]
+    assert isinstance(batches[0]["images"], FrozenTokens)
+    assert model(batches[0]["images"]).maps.shape == (4, 4, 4)
+    assert [int(index) % 2 for index in batches[0]["indices"]] == batches[0]["labels"].tolist()
+
+
+def test_rows_are_sent_to_other_processes_without_their_tokens(dataset, folder):
+    rows = open_feature_cache(folder, create_source(dataset, create_model()))
+    content = pickle.dumps(rows)
+    assert len(content) < rows.tokens.nbytes / 2
+    np.testing.assert_array_equal(pickle.loads(content).tokens, rows.tokens)
