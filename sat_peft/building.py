@@ -76,7 +76,14 @@ def _sat_config(options: ModelOptions, backbone: nn.Module, class_names: list[st
 def _check_same(wanted: SatConfig, found: SatConfig, folder: Path) -> None:
     """Refuses an adapter to start from that is not what the options ask for."""
     check_class_names(found.class_names, found.num_classes, wanted.class_names)
-    for name in ("num_spatial_blocks", "tune", "num_tuned_blocks", "head", *(("r",) if wanted.tune == "lora" else ())):
+    for name in (
+        "num_spatial_blocks",
+        "tune",
+        "num_tuned_blocks",
+        "token_entry",
+        "head",
+        *(("r",) if wanted.tune == "lora" else ()),
+    ):
         if getattr(wanted, name) != getattr(found, name):
             raise UsageError(
                 f"the adapter {folder} was trained with {name} {getattr(found, name)!r}, the options ask for "

@@ -15,6 +15,7 @@ _PUBLISHED = {
     "tune": "full",
     "head": "conv3x3",
     "token_init": "random",
+    "token_entry": "input",
     "schedule": "constant_with_warmup",
     "warmup_steps": 0,
     "weight_decay": 0.05,

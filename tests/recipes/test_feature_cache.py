@@ -27,7 +27,8 @@ def run(load_recipe, recipe, options, output, **changes):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "amount"), [("few_shot", {"shots": (2,)}), ("low_param", {"lora_targets": ()}), ("full_data", {"epochs": 1})]
+    ("recipe", "amount"),
+    [("few_shot", {"shots": (2,)}), ("low_param", {"lora_targets": ()}), ("full_data", {"epochs": 1})],
 )
 def test_trains_as_without_it(load_recipe, options, tmp_path, recipe, amount):
     if recipe == "full_data":
