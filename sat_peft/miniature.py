@@ -114,9 +114,11 @@ _LOSS = _DEFAULT | {
 }
 _AREAS = {f"area-{area}": _SAT_ALONE | {"area_target": area} for area in (0.05, 0.1)} | _DEFAULT
 _AREAS |= {f"area-{area}": _SAT_ALONE | {"area_target": area} for area in (0.25, 0.35)}
-# With all blocks spatial, the three are the same.
-_ENTRIES = {"k-3": _SAT_ALONE | {"num_spatial_blocks": 3}} | {
-    f"k-3-{entry}": _SAT_ALONE | {"num_spatial_blocks": 3, "token_entry": entry} for entry in ("isolated", "late")
+# With all blocks spatial, the three are the same; K = 3 of 6 as in the paper's 3 of 12, with the regimes that bear it.
+_ENTRIES = {
+    f"k-3-{tune}-{entry}": _SAT_ALONE | {"num_spatial_blocks": 3, "tune": tune, "token_entry": entry}
+    for tune in ("none", "bias_norm")
+    for entry in ("input", "isolated", "late")
 }
 _INITS = _DEFAULT | {"token-random": _SAT_ALONE | {"token_init": "random"}}
 
@@ -181,9 +183,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     "entry": Experiment(
         "Where should the token enter (K = 3)?",
         _ENTRIES,
-        ["input (paper)", "isolated", "late"],
+        [f"{entry}, {tune}" for tune in ("token + head", "bias and norms") for entry in ("input", "isolated", "late")],
         "token entry",
-        _reference_verdict("k-3", "entry"),
+        _reference_verdict("k-3-none-input", "entry"),
     ),
 }
 
