@@ -108,7 +108,7 @@ class SpatialTokenEntry(nn.Module, SatLayer):
         if name is None or self.sat_record.without_token:
             return self.base_layer(x)
         frozen = self.sat_record.frozen_tokens
-        batch = len(x if frozen is None else frozen)
+        batch = (x if frozen is None else frozen).shape[0]
         token = (self.sat_token[name] + self.sat_pos_embed[name]).to(x.dtype).expand(batch, -1, -1)
         if frozen is not None:
             return TokenApart(frozen.to(x.dtype), self.base_layer(token), after_frozen_blocks=True)
