@@ -95,7 +95,7 @@ def test_image_that_breaks_a_decoder_in_an_unknown_way_does_not_end_the_run(loca
         def decode(self, index):
             raise IndexError("corrupt directory")
 
-    samples = _Samples(Images(), [0], localizer.transform, thumbnails=False)
+    samples = _Samples(Images(), [0], localizer.resize, thumbnails=False)
     assert samples[0] == {"index": 0, "error": "IndexError: corrupt directory"}
 
 
