@@ -4,9 +4,9 @@
     python scripts/benchmark_prediction.py --run runs/NAME --memory 1000 10000
 
 Throughput: both take turns in one process, on the same threads and batches; the forward pass gets its inputs from
-memory. Prediction includes finding the files, starting the loader's processes, decoding, scoring, the journal and the
-JSONL file. The ratios compare medians, of images a second and of processor time, that of the loader's processes
-included. On a machine that does other work too, the processor time with `--threads 1` is the fair one.
+memory. Prediction includes finding the files, decoding, scoring, the journal and the JSONL file. The ratios compare
+medians, of images a second and of processor time, that of all threads included. On a machine that does other work too,
+the processor time with `--threads 1` is the fair one.
 
 Memory: a process of its own for every number of images, by which the resident memory grows while it predicts; a sound
 loop grows by the same whatever their number.

@@ -58,7 +58,7 @@ class Config:
     batch_size: int = 64
     """Images per process and forward pass."""
     num_workers: int = 2
-    """Processes that read images, per process of the launch."""
+    """Threads that read images, per process of the launch."""
     threads: int | None = None
     """Threads per process on a CPU; by default all cores, shared among the processes."""
     output: Path | None = None
