@@ -95,7 +95,7 @@ def _evaluated_pixels(config: DataConfig, protocol: str | Protocol) -> ImageTran
 def evaluation_steps(config: DataConfig, protocol: str | Protocol) -> tuple[v2.Compose, v2.Compose]:
     """`evaluation_transform` in two: resize and crop of one image, and the normalisation, which takes batches too.
 
-    In between, pixels are uint8: a quarter of what a loader's process would have to hand over otherwise.
+    In between, pixels are uint8: a quarter of the memory, and of what goes to an accelerator.
     """
     image = _evaluated_pixels(config, protocol)
     steps = [_resize(image.resize or config.image_size, config.interpolation)]

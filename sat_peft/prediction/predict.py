@@ -117,7 +117,7 @@ def predict(
         "protocol": PROTOCOL,
         "threshold": localizer.threshold.value,
         "threshold_source": localizer.threshold.source,
-        "label_from": "model" if labels is None else "folder",
+        "labels": "predicted" if labels is None else "given",
         "multi": multi,
         "min_area": min_area if multi else None,
         "maps": maps,

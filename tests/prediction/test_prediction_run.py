@@ -161,7 +161,7 @@ def test_images_that_have_come_since_are_added(localizer, photos, tmp_path):
     [
         ({"multi": True}, "multi False there, True here"),
         ({"maps": True}, "maps False there, True here"),
-        ({"labels": "folder"}, "label_from 'model' there, 'folder' here"),
+        ({"labels": "folder"}, "labels 'predicted' there, 'given' here"),
         ({"threshold": 0.9}, r"threshold 0\.45 there, 0\.9 here"),
         ({"adapter": True}, "adapter '"),
     ],
