@@ -150,7 +150,7 @@ def test_a_data_set_with_its_own_classes(run, tmp_path, capsys):
     ]
     assert (tmp_path / "out" / "maps" / "test" / "ant" / "1.png.png").is_file()
     assert f"2 images of test of {tmp_path / 'data'}" in capsys.readouterr().out
-    with pytest.raises(UsageError, match="other settings .*root 'test of .*' there, 'train of .*labels 'given' there"):
+    with pytest.raises(UsageError, match=r"other settings .*root 'test of .*' there, 'train of .*labels 'given' there"):
         predict.main(predict.Config(split="train", **options))
     with pytest.raises(UsageError, match="has no validation split"):
         predict.main(predict.Config(split="validation", **options))

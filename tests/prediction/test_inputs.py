@@ -119,7 +119,7 @@ def rows(*image_ids: str) -> Dataset:
 def test_data_set_keeps_its_order_and_finds_its_classes_by_name():
     found = data_set_images(rows("b/1.jpg", "a/1.jpg"), "test of x")
     assert (found.root, list(found.image_ids)) == ("test of x", ["b/1.jpg", "a/1.jpg"])
-    with pytest.raises(UsageError, match="'a/1.jpg' cannot be read"):
+    with pytest.raises(UsageError, match=r"'a/1\.jpg' cannot be read"):
         found.decode(1)
     assert data_set_labels(rows("1", "2", "3"), ["bee", "cow", "ant"]) == [2, 0, 2]
     assert data_set_labels(rows("1"), ["ant"]) == [0]  # no image of the class that the model lacks

@@ -267,7 +267,7 @@ def test_a_failed_write_leaves_nothing(checkpoint, monkeypatch):
     def fail(*arguments, **settings):
         raise OSError("disk full")
 
-    monkeypatch.setattr("sat_peft.reference_checkpoint.save_file", fail)
+    monkeypatch.setattr("sat_peft.reference_checkpoint.save", fail)
     with pytest.raises(OSError, match="disk full"):
         convert_reference_checkpoint(checkpoint, BACKBONE, checkpoint.parent / "converted")
     assert sorted(checkpoint.parent.iterdir()) == before
