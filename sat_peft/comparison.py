@@ -202,5 +202,5 @@ def close_run(accelerator: Accelerator, run: RunFolder, comparison: Comparison, 
         f"{comparison.table()}\n"
         f"\nRun folder: {run.path}  (adapter {size:.0f} kB, {seconds:.0f} s)\n"
         f"Look at {run.path / REPORT}, then see more of its figures:\n"
-        f"  accelerate launch recipes/evaluate.py --run {run.path}"
+        f"  sat-peft evaluate --run {run.path}"
     )

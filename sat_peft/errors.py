@@ -12,6 +12,13 @@ class UsageError(ValueError):
     Recipes print it without a traceback and exit with status 2.
     """
 
+    def __init__(self, message: str):
+        # A loader's worker hands an error on as an error whose message is "Caught UsageError in DataLoader worker
+        # process 0", a traceback and the message.
+        if message.startswith(f"Caught {type(self).__name__} in "):
+            message = message.rpartition(f"\n{type(self).__module__}.{type(self).__qualname__}: ")[2].rstrip("\n")
+        super().__init__(message)
+
 
 def unknown_choice(what: str, value: object, choices: Iterable[str]) -> UsageError:
     """A `UsageError` for a `value` that is not among `choices`; the closest names are suggested."""

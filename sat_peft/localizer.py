@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from peft import PeftModel
 from PIL import Image
+from torchvision.transforms import v2
 
 from sat_peft.backbones import DataConfig, resolve_data_config
 from sat_peft.data.decoding import decode_image, image_to_tensor
-from sat_peft.data.transforms import evaluation_transform
+from sat_peft.data.transforms import evaluation_steps
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.localization import ThresholdChoice, choose_threshold, localize, to_score_map
 from sat_peft.localization.components import check_min_area, localize_all
@@ -112,7 +113,8 @@ class Localizer:
         self.model = model.to(self.device).eval()
         self.threshold = _threshold(threshold, choose_threshold("fixed", protocol=PROTOCOL))
         self.data_config = _trained_data_config(model, config.backbone or {})
-        self.transform = evaluation_transform(self.data_config, PROTOCOL)
+        self.resize, self.normalize = evaluation_steps(self.data_config, PROTOCOL)
+        self.transform = v2.Compose([self.resize, self.normalize])
         self.num_classes = config.num_classes
         self.class_names = config.class_names
         if self.class_names is None:
@@ -225,7 +227,7 @@ class Localizer:
         """Localises a batch that a loader has prepared.
 
         Args:
-            inputs: (B, 3, h, w) images after `transform`.
+            inputs: (B, 3, h, w) images after `transform`, or stacked after `resize` and then through `normalize`.
             image_sizes: (width, height) of every original image.
             labels, threshold, multi, min_area: as in `__call__`.
         """

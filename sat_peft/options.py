@@ -102,7 +102,7 @@ class EvaluationOptions:
     """How it is measured."""
 
     protocol: Literal["original", "sat", "wsol", "tscam"] = "original"
-    """Evaluation protocol of the tables; recipes/evaluate.py measures a run under others too."""
+    """Evaluation protocol of the tables; `sat-peft evaluate` measures a run under others too."""
     baselines: tuple[Literal["cam", "tscam", "rollout", "centre_box"], ...] = ("cam", "centre_box")
     """Measured beside SAT, on the same backbone, images and steps. Attention rollout takes its classes from CAM; the
     centre box needs a validation split with boxes."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from peft import get_peft_model
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from sat_peft.backbones import create_backbone
 from sat_peft.errors import UsageError
@@ -130,7 +130,7 @@ def convert_reference_checkpoint(
         save_adapter(model, staging)
         weights = {name: tensor.contiguous() for name, tensor in model.unload().state_dict().items()}
         with atomic_replacement(staging / BACKBONE_FILE) as file:
-            save_file(weights, file, metadata={"format": "pt"})
+            file.write_bytes(save(weights, metadata={"format": "pt"}))
         record = {
             "backbone": backbone,
             "num_classes": checkpoint.num_classes,

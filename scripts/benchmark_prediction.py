@@ -4,9 +4,12 @@
     python scripts/benchmark_prediction.py --run runs/NAME --memory 1000 10000
 
 Throughput: both take turns in one process, on the same threads and batches; the forward pass gets its inputs from
-memory. Prediction includes starting the loader's processes, decoding, scoring, the journal and the JSONL file. The
-ratio compares medians. Memory: a process of its own for every number of images, by which the resident memory grows
-while it predicts; a sound loop grows by the same whatever their number.
+memory. Prediction includes finding the files, decoding, scoring, the journal and the JSONL file. The ratios compare
+medians, of images a second and of processor time, that of all threads included. On a machine that does other work too,
+the processor time with `--threads 1` is the fair one.
+
+Memory: a process of its own for every number of images, by which the resident memory grows while it predicts; a sound
+loop grows by the same whatever their number.
 """
 
 from __future__ import annotations
@@ -79,8 +82,14 @@ def prepare(arguments: argparse.Namespace):
     return localizer, run
 
 
-def measure_throughput(arguments: argparse.Namespace, work: Path) -> dict[str, list[float]]:
-    """Images a second in every repeat, of the forward pass and of prediction."""
+def processor_seconds() -> float:
+    """Processor time of this process and of those that it started and that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def measure_throughput(arguments: argparse.Namespace, work: Path) -> dict[str, list[tuple[float, float]]]:
+    """Seconds by the clock and of processor time in every repeat, of the forward pass and of prediction."""
     import torch
 
     write_images(work / "images", arguments.images, arguments.image_size)
@@ -103,13 +112,27 @@ def measure_throughput(arguments: argparse.Namespace, work: Path) -> dict[str, l
     ways = {"forward": forward, "prediction": predict_all}
     for way in ways.values():  # the first call allocates and compiles
         way()
-    rates: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(arguments.repeats):
         for name, way in ways.items():
-            start = time.perf_counter()
+            start, processor = time.perf_counter(), processor_seconds()
             way()
-            rates[name].append(arguments.images / (time.perf_counter() - start))
-    return rates
+            seconds[name].append((time.perf_counter() - start, processor_seconds() - processor))
+    return seconds
+
+
+def report_throughput(arguments: argparse.Namespace, work: Path) -> None:
+    medians = {}
+    for way, values in measure_throughput(arguments, work).items():
+        clock, processor = zip(*values, strict=True)
+        medians[way] = statistics.median(clock), statistics.median(processor)
+        fastest, slowest = arguments.images / min(clock), arguments.images / max(clock)
+        print(
+            f"{way:<11} {arguments.images / medians[way][0]:8.1f} images/s  ({slowest:.0f} to {fastest:.0f}), "
+            f"{1000 * medians[way][1] / arguments.images:.2f} ms of processor time an image"
+        )
+    clock, processor = (first / second for first, second in zip(*medians.values(), strict=True))
+    print(f"ratio       {clock:8.2f}, {processor:.2f} of processor time")
 
 
 def measure_memory(arguments: argparse.Namespace, folder: Path) -> int:
@@ -144,12 +167,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         if not arguments.memory:
-            rates = measure_throughput(arguments, work)
-            for way, values in rates.items():
-                spread = f"{min(values):.0f} to {max(values):.0f}"
-                print(f"{way:<11} {statistics.median(values):8.1f} images/s  ({spread})")
-            ratio = statistics.median(rates["prediction"]) / statistics.median(rates["forward"])
-            print(f"ratio       {ratio:8.2f}")
+            report_throughput(arguments, work)
         for count in arguments.memory:
             folder = work / str(count)
             write_images(folder, count, arguments.image_size)

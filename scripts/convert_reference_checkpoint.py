@@ -37,7 +37,7 @@ def main(config: Config) -> None:
     print(f"Written to {config.output}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
     print(f"{checkpoint.num_classes} classes, epoch {checkpoint.epoch}. Evaluate it:")
     print(
-        f"  accelerate launch recipes/evaluate.py --adapter {config.output} --weights {config.output / BACKBONE_FILE} "
+        f"  sat-peft evaluate --adapter {config.output} --weights {config.output / BACKBONE_FILE} "
         "--protocols sat --data DATA --output RESULTS"
     )
     if checkpoint.threshold is None:

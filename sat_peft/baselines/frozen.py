@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from sat_peft.errors import UsageError
@@ -49,7 +49,9 @@ def _trained(module: nn.Module) -> dict[str, torch.Tensor]:
 
 def save_trained(module: nn.Module, file: Path) -> None:
     """Writes the trained parameters of a baseline, without its backbone, as safetensors."""
-    save_file({name: value.detach().cpu().contiguous() for name, value in _trained(module).items()}, file)
+    weights = {name: value.detach().cpu().contiguous() for name, value in _trained(module).items()}
+    # safetensors' save_file makes files that nobody but their owner may read, whatever the umask.
+    file.write_bytes(save(weights))
 
 
 def load_trained(module: nn.Module, file: Path) -> None:

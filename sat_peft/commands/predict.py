@@ -2,6 +2,7 @@
 
     sat-peft predict PHOTOS --run runs/NAME --formats coco yolo
     sat-peft predict 'PHOTOS/**/*.jpg' one.png --adapter DIR --output DIR --overlays
+    sat-peft predict --data cub --data-root DIR --split train --run runs/NAME
     accelerate launch -m sat_peft predict PHOTOS --run runs/NAME          on several GPUs
 
 Boxes are in pixels of the upright image (EXIF orientation applied) under protocol `original`. Give the same command
@@ -25,8 +26,15 @@ INTERRUPTED = "the same command goes on where this one stopped"
 
 @dataclass(frozen=True)
 class Config:
-    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[IMAGES ...]")] = ()
     """Image files, folders (searched recursively) and quoted glob patterns."""
+    data: str | None = None
+    """Instead of images, a data set as the training recipes take it: a source, a folder with a known layout, hub:ID."""
+    data_root: Path | None = None
+    """Folder of the source that --data names."""
+    split: Literal["train", "validation", "test"] = "test"
+    """The split of --data."""
+
     run: Path | None = None
     """Run folder of a training recipe: names the adapter, the backbone and the threshold."""
     adapter: Path | None = None
@@ -36,8 +44,9 @@ class Config:
     weights: Path | None = None
     """Local weights of the backbone (a .safetensors file, or a folder with one), instead of a download."""
 
-    label_from: Literal["model", "folder"] = "model"
-    """`model`: the predicted class. `folder`: the class is known, as the name of a folder above the image."""
+    label_from: Literal["model", "folder", "data"] = "model"
+    """`model`: the predicted class. `folder`: the class is known, as the name of a folder above the image. `data`: the
+    class is that of --data."""
     threshold: float | None = None
     """Threshold of the maps; by default the one that the run chose, else the protocol's."""
     multi: bool = False
@@ -58,7 +67,7 @@ class Config:
     batch_size: int = 64
     """Images per process and forward pass."""
     num_workers: int = 2
-    """Processes that read images, per process of the launch."""
+    """Threads that read images, per process of the launch."""
     threads: int | None = None
     """Threads per process on a CPU; by default all cores, shared among the processes."""
     output: Path | None = None
@@ -67,21 +76,48 @@ class Config:
     """Replace predictions in the output folder."""
 
 
+def read_split(config: Config):
+    """The rows of the data set that the options name, and how it is called."""
+    from sat_peft.data.options import DataOptions, with_absolute_paths
+    from sat_peft.data.sources import load_source
+
+    options = with_absolute_paths(DataOptions(data=config.data, data_root=config.data_root))
+    rows = load_source(options.data, config.split, root=options.data_root)
+    if rows is None:
+        raise UsageError(f"{config.data} has no {config.split} split; name another with --split.")
+    return rows, " ".join([config.split, "of", options.data, *([str(options.data_root)] if options.data_root else [])])
+
+
 def main(config: Config) -> None:
     # The heavy imports wait until the options are read, so that --help and a mistyped option answer at once.
     from accelerate import Accelerator
 
     from sat_peft import Localizer
     from sat_peft.cpu import keep_freed_memory, set_cpu_threads
-    from sat_peft.prediction import check_prediction_folder, find_images, folder_labels, predict
+    from sat_peft.prediction import (
+        check_prediction_folder,
+        data_set_images,
+        data_set_labels,
+        find_images,
+        folder_labels,
+        predict,
+    )
 
     if (config.run is None) == (config.adapter is None):
         raise UsageError("name either a run folder with --run or an adapter folder with --adapter.")
     output = config.output or (config.run / "predictions" if config.run else None)
     if output is None:
         raise UsageError("an adapter folder holds nothing but the adapter; name a folder with --output.")
+    if config.data is None and (config.data_root is not None or config.label_from == "data"):
+        raise UsageError("--data-root and --label-from data are of a data set; name it with --data.")
+    if config.data is not None and (config.images or config.label_from == "folder"):
+        raise UsageError("image files and --label-from folder do not go with --data; leave out one of them.")
     check_prediction_folder(output)
-    images = find_images(config.images, leave_out=output)
+    if config.data is None:
+        images = find_images(config.images, leave_out=output)
+    else:
+        rows, name = read_split(config)
+        images = data_set_images(rows, name)
 
     accelerator = Accelerator()
     if accelerator.device.type == "cpu":
@@ -95,8 +131,12 @@ def main(config: Config) -> None:
         threshold=config.threshold,
         device=accelerator.device,
     )
-    labels = folder_labels(images, localizer.class_names) if config.label_from == "folder" else None
-    say(f"{len(images.image_ids)} images below {images.root}")
+    labels = None
+    if config.label_from == "folder":
+        labels = folder_labels(images, localizer.class_names)
+    elif config.label_from == "data":
+        labels = data_set_labels(rows, localizer.class_names)
+    say(f"{len(images.image_ids)} images {'below' if config.data is None else 'of'} {images.root}")
     say(f"Protocol original, threshold {localizer.threshold.value:g} ({localizer.threshold.source})")
     summary = predict(
         localizer,

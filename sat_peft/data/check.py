@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from array import array
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +17,7 @@ from sat_peft.data.features import labels, mask_cells, undecoded
 from sat_peft.data.sources import Problems
 from sat_peft.data.sources.records import MAX_LISTED
 from sat_peft.data.sources.registry import SPLITS
+from sat_peft.data.threads import in_order
 from sat_peft.errors import UsageError
 
 # Shares of the image, as edges of the histogram of box areas.
@@ -240,7 +239,7 @@ def _check_split(name: str, rows: Dataset, findings: _Findings, workers: int, pr
     count = len(rows)
     size, num_boxes = np.zeros((count, 2), np.int32), np.zeros(count, np.int32)
     digest, areas, bad_boxes, turned, masked = np.zeros(count, np.uint64), array("f"), [], 0, 0
-    measured = _in_order(_measure, undecoded(rows), workers)
+    measured = in_order(_measure, undecoded(rows), workers=workers, ahead=4 * workers)
     for row, image in enumerate(tqdm(measured, total=count, desc=f"reading {name}", disable=not progress)):
         size[row], num_boxes[row], digest[row] = image.size, image.num_boxes, image.digest
         areas.extend(image.box_areas)
@@ -262,18 +261,6 @@ def _check_split(name: str, rows: Dataset, findings: _Findings, workers: int, pr
         bad_boxes=bad_boxes,
         digest=digest,
     )
-
-
-def _in_order(function: Callable, items: Iterable, workers: int) -> Iterator:
-    """`function` of every item, in their order, by threads that are never far ahead: memory does not grow."""
-    with ThreadPoolExecutor(workers) as pool:
-        running: deque = deque()
-        for item in items:
-            running.append(pool.submit(function, item))
-            if len(running) > 4 * workers:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
 
 
 def _measure(row: dict) -> _Measured:

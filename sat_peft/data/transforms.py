@@ -9,6 +9,7 @@ from torchvision.transforms import InterpolationMode, v2
 from sat_peft.backbones import DataConfig
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.localization import Protocol, get_protocol
+from sat_peft.localization.protocols import ImageTransform
 
 # Resizing before a random crop: 256 for a crop of 224, as is usual on CUB and ILSVRC.
 _RESIZE_RATIO = 256 / 224
@@ -78,6 +79,31 @@ def training_transform(config: DataConfig, augmentation: str = "shift") -> v2.Co
     return v2.Compose(training_steps(config, augmentation))
 
 
+def _evaluated_pixels(config: DataConfig, protocol: str | Protocol) -> ImageTransform:
+    """What `protocol` does to an image. Raises `UsageError` if that is not of the size that the backbone takes."""
+    protocol = get_protocol(protocol)
+    final = protocol.image.crop or protocol.image.resize
+    if final is not None and tuple(final) != tuple(config.image_size):
+        raise UsageError(
+            f"protocol {protocol.name!r} evaluates images of {final[0]} x {final[1]} pixels, but the backbone takes "
+            f"{config.image_size[0]} x {config.image_size[1]}. Create the backbone with that image size, or choose "
+            "protocol 'original', which takes any."
+        )
+    return protocol.image
+
+
+def evaluation_steps(config: DataConfig, protocol: str | Protocol) -> tuple[v2.Compose, v2.Compose]:
+    """`evaluation_transform` in two: resize and crop of one image, and the normalisation, which takes batches too.
+
+    In between, pixels are uint8: a quarter of the memory, and of what goes to an accelerator.
+    """
+    image = _evaluated_pixels(config, protocol)
+    steps = [_resize(image.resize or config.image_size, config.interpolation)]
+    if image.crop:
+        steps.append(v2.CenterCrop(image.crop))
+    return v2.Compose(steps), v2.Compose(_to_input(config))
+
+
 def evaluation_transform(config: DataConfig, protocol: str | Protocol, *, ten_crop: bool = False) -> v2.Compose:
     """(3, H, W) uint8 to the input of the backbone that `protocol` scores.
 
@@ -90,21 +116,12 @@ def evaluation_transform(config: DataConfig, protocol: str | Protocol, *, ten_cr
     Raises:
         UsageError: the protocol fixes an image size that is not the backbone's, or has no crop to take ten of.
     """
-    protocol = get_protocol(protocol)
-    image = protocol.image
-    final = image.crop or image.resize
-    if final is not None and tuple(final) != tuple(config.image_size):
-        raise UsageError(
-            f"protocol {protocol.name!r} evaluates images of {final[0]} x {final[1]} pixels, but the backbone takes "
-            f"{config.image_size[0]} x {config.image_size[1]}. Create the backbone with that image size, or choose "
-            "protocol 'original', which takes any."
-        )
-    steps = [_resize(image.resize or config.image_size, config.interpolation)]
-    if ten_crop and not image.crop:
-        raise UsageError(f"protocol {protocol.name!r} shows whole images, of which there are no ten crops.")
-    if ten_crop:
-        # Crops come last: of several tensors, torchvision's transforms take the first alone for an image.
-        return v2.Compose([*steps, *_to_input(config), v2.TenCrop(image.crop), torch.stack])
-    if image.crop:
-        steps.append(v2.CenterCrop(image.crop))
-    return v2.Compose([*steps, *_to_input(config)])
+    if not ten_crop:
+        return v2.Compose(evaluation_steps(config, protocol))
+    image = _evaluated_pixels(config, protocol)
+    if not image.crop:
+        name = get_protocol(protocol).name
+        raise UsageError(f"protocol {name!r} shows whole images, of which there are no ten crops.")
+    # Crops come last: of several tensors, torchvision's transforms take the first alone for an image.
+    crops = [v2.TenCrop(image.crop), torch.stack]
+    return v2.Compose([_resize(image.resize, config.interpolation), *_to_input(config), *crops])

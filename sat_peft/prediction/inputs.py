@@ -1,4 +1,4 @@
-"""The images that a user names: files, folders and glob patterns."""
+"""The images that a user names: files, folders and glob patterns, or a split of a data set."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
+from datasets import Dataset
 
 from sat_peft.data.decoding import decode_image
+from sat_peft.data.features import labels, undecoded
 from sat_peft.data.sources.files import IMAGE_SUFFIXES
 from sat_peft.errors import UsageError
 from sat_peft.formats import check_names
@@ -32,6 +34,63 @@ class ImageFiles:
         """The image as (3, H, W) uint8, upright. Raises `UsageError` where it cannot be read."""
         image_id = self.image_ids[index]
         return decode_image({"path": str(self.root / image_id)}, image_id)
+
+
+@dataclass(frozen=True)
+class DataSetImages:
+    """Images of a data set, with the attributes of `ImageFiles`.
+
+    Args:
+        root: name of the data set and its split.
+        image_ids: of the rows, each once.
+        rows: undecoded, with the columns of `sat_peft.data.features`.
+    """
+
+    root: str
+    image_ids: Sequence[str]
+    rows: Dataset
+
+    def decode(self, index: int) -> torch.Tensor:
+        """The image as (3, H, W) uint8, upright. Raises `UsageError` where it cannot be read."""
+        return decode_image(self.rows[index]["image"], self.image_ids[index])
+
+
+def data_set_images(rows: Dataset, name: str) -> DataSetImages:
+    """The images of a data set with the columns of `sat_peft.data.features`, in its order.
+
+    Args:
+        rows: of one split.
+        name: of the data set and its split; predictions of another name never share a folder.
+
+    Raises:
+        UsageError: no image, or names that annotations and pictures cannot have.
+    """
+    image_ids = rows["image_id"][:]
+    if not image_ids:
+        raise UsageError(f"{name} has no images.")
+    check_names(image_ids, "image name")
+    for image_id in image_ids:
+        # Annotations and maps are named after the images, and must not leave the output folder.
+        path = PurePosixPath(image_id)
+        if path.is_absolute() or ".." in path.parts:
+            raise UsageError(f"the image name {image_id!r} of {name} leads out of the folder; give a relative path.")
+    return DataSetImages(name, image_ids, undecoded(rows.select_columns(["image"])))
+
+
+def data_set_labels(rows: Dataset, class_names: Sequence[str]) -> list[int]:
+    """The class index of every row of a data set, found by the names of its classes.
+
+    Raises:
+        UsageError: a class of the rows that is not among `class_names`.
+    """
+    names, indices = rows.features["label"].names, {name: index for index, name in enumerate(class_names)}
+    found = labels(rows).tolist()
+    unknown = [names[label] for label in sorted(set(found)) if names[label] not in indices]
+    if unknown:
+        raise UsageError(
+            f"the data has {len(unknown)} classes that the model lacks, first {unknown[0]!r}. Take --label-from model."
+        )
+    return [indices[names[label]] for label in found]
 
 
 def find_images(inputs: Sequence[str | Path], *, leave_out: Path | None = None) -> ImageFiles:

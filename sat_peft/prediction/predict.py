@@ -6,7 +6,8 @@ import errno
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import tqdm
 from peft import get_peft_model_state_dict
-from torch.utils.data import DataLoader, Dataset
 
+from sat_peft.data.threads import in_order
 from sat_peft.errors import UsageError
 from sat_peft.formats import FORMATS, Prediction, PredictionSet, check_format, check_names, write_format
 from sat_peft.formats.files import text_file_replacement
@@ -49,31 +50,15 @@ class PredictionSummary:
     files: list[Path]
 
 
-class _Samples(Dataset):
-    """Images as samples of a loader. One that cannot be read is a sample with an `error`."""
-
-    def __init__(self, images: ImageFiles, indices: Sequence[int], transform, *, thumbnails: bool):
-        self.images, self.indices, self.transform, self.thumbnails = images, indices, transform, thumbnails
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, row: int) -> dict:
-        index = self.indices[row]
-        try:
-            image = self.images.decode(index)
-        except Exception as error:  # decoders raise what they like on a damaged file, which must not end the run
-            known = isinstance(error, UsageError)
-            return {"index": index, "error": str(error) if known else f"{type(error).__name__}: {error}"}
-        sample = {"index": index, "input": self.transform(image), "size": (image.shape[2], image.shape[1])}
-        return sample | {"thumbnail": thumbnail(image)} if self.thumbnails else sample
-
-
-def _collate(samples: list[dict]) -> tuple[torch.Tensor | None, list[dict], list[dict]]:
-    """The inputs (B, 3, h, w) of the images that could be read, their samples, and those of the others."""
-    read = [sample for sample in samples if "error" not in sample]
-    inputs = torch.stack([sample.pop("input") for sample in read]) if read else None
-    return inputs, read, [sample for sample in samples if "error" in sample]
+def _read_sample(images: ImageFiles, index: int, resize: Callable, thumbnails: bool) -> dict:
+    """An image with what is told about it. One that cannot be read is a sample with an `error`."""
+    try:
+        image = images.decode(index)
+    except Exception as error:  # decoders raise what they like on a damaged file, which must not end the run
+        known = isinstance(error, UsageError)
+        return {"index": index, "error": str(error) if known else f"{type(error).__name__}: {error}"}
+    sample = {"index": index, "pixels": resize(image), "size": (image.shape[2], image.shape[1])}
+    return sample | {"thumbnail": thumbnail(image)} if thumbnails else sample
 
 
 def predict(
@@ -100,7 +85,7 @@ def predict(
 
     Args:
         localizer: the trained model.
-        images: found by `find_images`, or another object with its attributes.
+        images: found by `find_images`, or another object with its attributes; several threads call its `decode`.
         output: the folder.
         accelerator: of the run; every process takes its share of the images.
         labels: class index of every image where it is known; by default the classes are predicted.
@@ -110,7 +95,8 @@ def predict(
         overlays: also write pictures of map and boxes on the image.
         strict: stop at the first image that cannot be read, instead of listing it.
         overwrite: remove predictions that are in the folder.
-        batch_size, num_workers: of the loader of every process.
+        batch_size: images per process and forward pass.
+        num_workers: threads that read images, per process; 0 reads them in between.
 
     Raises:
         UsageError: the folder holds something else, a number out of range, names that a format cannot hold, an
@@ -131,7 +117,7 @@ def predict(
         "protocol": PROTOCOL,
         "threshold": localizer.threshold.value,
         "threshold_source": localizer.threshold.source,
-        "label_from": "model" if labels is None else "folder",
+        "labels": "predicted" if labels is None else "given",
         "multi": multi,
         "min_area": min_area if multi else None,
         "maps": maps,
@@ -147,20 +133,35 @@ def predict(
         # Nobody writes before everybody has read, or the shares would not be those of one and the same list.
         accelerator.wait_for_everyone()
         share = todo[accelerator.process_index :: accelerator.num_processes]
-        samples = _Samples(images, share, localizer.transform, thumbnails=overlays)
-        loader = DataLoader(samples, batch_size=batch_size, num_workers=num_workers, collate_fn=_collate)
+        batches = (share[first : first + batch_size] for first in range(0, len(share), batch_size))
+        # Threads instead of the processes of a DataLoader: decoders let the model's thread run, and processes would
+        # have to be started, copy the memory that this one goes on to write to, and hand over all pixels.
+        loaded = in_order(
+            lambda batch: [_read_sample(images, index, localizer.resize, overlays) for index in batch],
+            batches,
+            workers=num_workers,
+            ahead=num_workers,
+        )
         start = time.perf_counter()
         with (
+            closing(loaded),
             JournalWriter(output, accelerator.process_index) as writer,
             tqdm(total=len(share), desc="predicting", unit=" images") as bar,
         ):
-            for inputs, read, unread in loader:
-                failures = {images.image_ids[sample["index"]]: sample["error"] for sample in unread}
+            for samples in loaded:
+                read = [sample for sample in samples if "error" not in sample]
+                failures = {images.image_ids[each["index"]]: each["error"] for each in samples if "error" in each}
                 if strict and failures:
                     raise UsageError(next(iter(failures.values())))
                 known = None if labels is None else [labels[sample["index"]] for sample in read]
                 sizes = [sample["size"] for sample in read]
-                found = localizer.localize_inputs(inputs, sizes, known, multi=multi, min_area=min_area) if read else []
+                found = []
+                if read:
+                    pixels = torch.stack([sample.pop("pixels") for sample in read])
+                    # Here, for the whole batch at once and where the model is, it costs a fraction of what it costs
+                    # image by image.
+                    inputs = localizer.normalize(pixels.to(localizer.device))
+                    found = localizer.localize_inputs(inputs, sizes, known, multi=multi, min_area=min_area)
                 image_ids = [images.image_ids[sample["index"]] for sample in read]
                 # Pictures come before the line that says that the image is done.
                 for image_id, sample, localization in zip(image_ids, read, found, strict=True):
@@ -171,7 +172,7 @@ def predict(
                         save_picture(picture, output / OVERLAYS / f"{image_id}.jpg", "JPEG")
                 predictions = [_prediction(*pair) for pair in zip(image_ids, found, strict=True)]
                 writer.write(predictions, failures)
-                bar.update(len(read) + len(unread))
+                bar.update(len(samples))
         seconds = time.perf_counter() - start
         accelerator.wait_for_everyone()
         failures, files = {}, []

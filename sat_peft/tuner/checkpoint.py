@@ -12,7 +12,7 @@ from pathlib import Path
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from sat_peft.errors import UsageError
@@ -83,7 +83,8 @@ def _check_replaceable(target: Path) -> None:
 def _write(peft_model: PeftModel, adapter_name: str, folder: Path) -> None:
     weights = get_peft_model_state_dict(peft_model, adapter_name=adapter_name)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    save_file(tensors, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+    # safetensors' save_file makes files that nobody but their owner may read, whatever the umask.
+    (folder / SAFETENSORS_WEIGHTS_NAME).write_bytes(save(tensors, metadata={"format": "pt"}))
     config = copy.deepcopy(peft_model.peft_config[adapter_name])
     config.inference_mode = True  # as PEFT saves it: a loaded adapter is frozen unless asked otherwise
     config.save_pretrained(str(folder))

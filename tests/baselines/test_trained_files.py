@@ -1,5 +1,7 @@
 """Files of trained baselines: they hold the head alone and fit nothing else."""
 
+import os
+
 import pytest
 import timm
 import torch
@@ -31,6 +33,13 @@ def test_reloaded_baseline_gives_the_same_logits_and_maps(name, tmp_path):
 def test_file_holds_the_head_alone(tmp_path):
     save_trained(create(LinearCam, 0), tmp_path / "cam.safetensors")
     assert sorted(load_file(tmp_path / "cam.safetensors")) == ["classifier.bias", "classifier.weight"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_file_has_the_permissions_of_any_new_file(tmp_path):
+    (tmp_path / "other").touch()
+    save_trained(create(LinearCam, 0), tmp_path / "cam.safetensors")
+    assert (tmp_path / "cam.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def test_file_of_another_module_or_number_of_classes_is_refused(tmp_path):

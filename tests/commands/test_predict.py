@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,9 +136,33 @@ def test_labels_from_folders_and_a_given_threshold(run, photos, tmp_path, capsys
     assert "2 images were done before" in capsys.readouterr().out
 
 
+def test_a_data_set_with_its_own_classes(run, tmp_path, capsys):
+    for name in ("bee & wasp/2.png", "ant/1.png"):
+        file = tmp_path / "data" / "test" / name
+        file.parent.mkdir(parents=True)
+        Image.effect_noise((50, 40), 90).convert("RGB").save(file)
+    shutil.copytree(tmp_path / "data" / "test", tmp_path / "data" / "train")
+    options = {"data": str(tmp_path / "data"), "run": run, "output": tmp_path / "out", "num_workers": 1, "maps": True}
+    predict.main(predict.Config(label_from="data", **options))
+    assert [(row["image_id"], row["label"]) for row in rows(tmp_path / "out")] == [
+        ("test/ant/1.png", "ant"),
+        ("test/bee & wasp/2.png", "bee & wasp"),
+    ]
+    assert (tmp_path / "out" / "maps" / "test" / "ant" / "1.png.png").is_file()
+    assert f"2 images of test of {tmp_path / 'data'}" in capsys.readouterr().out
+    with pytest.raises(UsageError, match=r"other settings .*root 'test of .*' there, 'train of .*labels 'given' there"):
+        predict.main(predict.Config(split="train", **options))
+    with pytest.raises(UsageError, match="has no validation split"):
+        predict.main(predict.Config(split="validation", **options))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"data": "part_scenes"}, "image files and --label-from folder do not go with --data"),
+        ({"data_root": Path("x")}, "name it with --data"),
+        ({"label_from": "data"}, "name it with --data"),
+        ({"images": ()}, "name at least one image file"),
         ({"run": None}, "either a run folder with --run or an adapter"),
         ({"adapter": Path("x")}, "either a run folder with --run or an adapter"),
         ({"run": None, "adapter": Path("x"), "output": None}, "name a folder with --output"),

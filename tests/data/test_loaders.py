@@ -14,6 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from sat_peft.backbones import DataConfig
+from sat_peft.command_line import run
 from sat_peft.data.features import localization_features, rows_with_boxes
 from sat_peft.data.loaders import ImageRows, build_evaluation_loader, build_loaders, collate
 from sat_peft.data.transforms import evaluation_transform, training_steps, training_transform
@@ -146,11 +147,25 @@ def test_number_out_of_range_is_named(option):
         loaders({"train": rows(2), "test": rows(2)}, **option)
 
 
-def test_unreadable_image_is_named():
+def damaged_rows() -> Dataset:
     damaged = rows(1).to_dict() | {"image": [{"bytes": b"no image", "path": None}]}
-    samples = ImageRows(Dataset.from_dict(damaged, features=localization_features(["a", "b"])), lambda image: image)
+    return Dataset.from_dict(damaged, features=localization_features(["a", "b"]))
+
+
+def test_unreadable_image_is_named():
     with pytest.raises(UsageError, match="'image0' cannot be read"):
-        collate([samples[0]])
+        collate([ImageRows(damaged_rows(), lambda image: image)[0]])
+
+
+def test_unreadable_image_is_told_in_a_line_even_from_a_loader_process(capsys):
+    loader = build_evaluation_loader(damaged_rows(), CONFIG, protocol="original", num_workers=1)
+    with pytest.raises(SystemExit) as end:
+        run(lambda _: list(loader), lambda: None, interrupted="nothing is lost")
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("\nerror: the image 'image0' cannot be read (it is empty, damaged")
+    assert said.endswith("remove it from the data.\n")
+    assert said.count("\n") == 2
 
 
 def test_rows_with_boxes_leaves_out_the_others():

@@ -5,7 +5,13 @@ import torch
 from torchvision import tv_tensors
 
 from sat_peft.backbones import DataConfig
-from sat_peft.data.transforms import AUGMENTATIONS, evaluation_transform, training_steps, training_transform
+from sat_peft.data.transforms import (
+    AUGMENTATIONS,
+    evaluation_steps,
+    evaluation_transform,
+    training_steps,
+    training_transform,
+)
 from sat_peft.errors import UsageError
 
 GREY = DataConfig((48, 32), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear")
@@ -91,6 +97,16 @@ def test_timm_random_interpolation_is_evaluated_as_bicubic():
 def test_protocol_of_another_size_than_the_backbones_is_refused():
     with pytest.raises(UsageError, match=r"'sat' evaluates images of 224 x 224 pixels.*takes 96 x 96.*'original'"):
         evaluation_transform(config(96), "sat")
+
+
+@pytest.mark.parametrize(("protocol", "data_config"), [("original", GREY), ("sat", config(224))])
+def test_steps_of_the_evaluation_hand_over_uint8_and_make_the_same_batch(protocol, data_config):
+    pixels_of, normalise = evaluation_steps(data_config, protocol)
+    images = [picture(60, 40), picture(48, 32), picture(30, 300)]
+    pixels = torch.stack([pixels_of(image) for image in images])
+    assert pixels.dtype == torch.uint8
+    transform = evaluation_transform(data_config, protocol)
+    assert torch.equal(normalise(pixels), torch.stack([transform(image) for image in images]))
 
 
 def test_unknown_augmentation_is_named_with_the_choices():

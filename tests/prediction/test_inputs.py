@@ -4,9 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 
+from sat_peft.data.features import localization_features
 from sat_peft.errors import UsageError
-from sat_peft.prediction import find_images, folder_labels
+from sat_peft.prediction import data_set_images, data_set_labels, find_images, folder_labels
 
 
 @pytest.fixture
@@ -105,3 +107,35 @@ def test_labels_are_the_nearest_folder_of_a_class(photos):
 def test_image_in_no_class_folder_is_named(photos):
     with pytest.raises(UsageError, match=r"1 of 4 images .* first '\[x\]\.png'.*--label-from model"):
         folder_labels(find_images([photos]), ["dog", "cat"])
+
+
+def rows(*image_ids: str) -> Dataset:
+    empty = {"bytes": b"", "path": None}
+    columns = {"image_id": image_ids, "image": [empty] * len(image_ids), "boxes": [[]] * len(image_ids)}
+    labels = [number % 2 for number in range(len(image_ids))]
+    return Dataset.from_dict(columns | {"label": labels}, features=localization_features(["ant", "bee"]))
+
+
+def test_data_set_keeps_its_order_and_finds_its_classes_by_name():
+    found = data_set_images(rows("b/1.jpg", "a/1.jpg"), "test of x")
+    assert (found.root, list(found.image_ids)) == ("test of x", ["b/1.jpg", "a/1.jpg"])
+    with pytest.raises(UsageError, match=r"'a/1\.jpg' cannot be read"):
+        found.decode(1)
+    assert data_set_labels(rows("1", "2", "3"), ["bee", "cow", "ant"]) == [2, 0, 2]
+    assert data_set_labels(rows("1"), ["ant"]) == [0]  # no image of the class that the model lacks
+    with pytest.raises(UsageError, match="1 classes that the model lacks, first 'bee'"):
+        data_set_labels(rows("1", "2"), ["ant"])
+
+
+@pytest.mark.parametrize(
+    ("image_ids", "words"),
+    [
+        ((), "test of x has no images"),
+        (("a/../../1.jpg",), "leads out of the folder"),
+        (("/etc/1.jpg",), "leads out of the folder"),
+        (("a\n.jpg",), "control characters"),
+    ],
+)
+def test_data_set_with_names_that_no_file_may_have_is_refused(image_ids, words):
+    with pytest.raises(UsageError, match=words):
+        data_set_images(rows(*image_ids), "test of x")

@@ -14,7 +14,7 @@ from tiny_run import CLASSES, write_run
 from sat_peft import Localizer
 from sat_peft.errors import UsageError
 from sat_peft.prediction import find_images, folder_labels, pictures, predict
-from sat_peft.prediction.predict import _Samples
+from sat_peft.prediction.predict import _read_sample
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +95,8 @@ def test_image_that_breaks_a_decoder_in_an_unknown_way_does_not_end_the_run(loca
         def decode(self, index):
             raise IndexError("corrupt directory")
 
-    samples = _Samples(Images(), [0], localizer.transform, thumbnails=False)
-    assert samples[0] == {"index": 0, "error": "IndexError: corrupt directory"}
+    sample = _read_sample(Images(), 0, localizer.resize, thumbnails=False)
+    assert sample == {"index": 0, "error": "IndexError: corrupt directory"}
 
 
 class Killed(BaseException):
@@ -161,7 +161,7 @@ def test_images_that_have_come_since_are_added(localizer, photos, tmp_path):
     [
         ({"multi": True}, "multi False there, True here"),
         ({"maps": True}, "maps False there, True here"),
-        ({"labels": "folder"}, "label_from 'model' there, 'folder' here"),
+        ({"labels": "folder"}, "labels 'predicted' there, 'given' here"),
         ({"threshold": 0.9}, r"threshold 0\.45 there, 0\.9 here"),
         ({"adapter": True}, "adapter '"),
     ],

@@ -120,7 +120,9 @@ def test_launched_run_reports_figures_of_three_methods(launched):
         assert set(figures) == {"gt_known", "top1_loc", "top5_loc", "top1_cls"}
         assert all(0 <= value <= 100 for value in figures.values())
         assert figures["top1_loc"] <= figures["top5_loc"] == figures["gt_known"]  # three classes are within five
-    for words in ("GT-known Loc", "centre box", "Run folder", "1,859", "validation: best gt_known"):
+    # The command at the end is one that a reader of a copied recipe has too, without a clone.
+    closing = f"  sat-peft evaluate --run {folder}"
+    for words in ("GT-known Loc", "centre box", "Run folder", "1,859", "validation: best gt_known", closing):
         assert words in output
 
 

@@ -1,4 +1,4 @@
-"""Released checkpoints become folders that PEFT and the evaluation recipe read; what is no checkpoint is refused."""
+"""Released checkpoints become folders that PEFT and `sat-peft evaluate` read; what is no checkpoint is refused."""
 
 import json
 import os
@@ -18,6 +18,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from sat_peft import load_adapter
 from sat_peft.backbones import create_backbone
+from sat_peft.commands.console import main
 from sat_peft.errors import UsageError
 from sat_peft.reference_checkpoint import convert_reference_checkpoint, read_reference_checkpoint
 
@@ -136,7 +137,7 @@ def test_every_weight_is_in_one_of_the_two_files(checkpoint, content, tmp_path):
     assert all(torch.equal(backbone[name], value) for name, value in weights.items())
 
 
-def test_the_evaluation_recipe_reads_the_folder(checkpoint, tmp_path, monkeypatch, capsys):
+def test_the_command_that_is_told_evaluates_the_folder(checkpoint, tmp_path, monkeypatch, capsys):
     script = ROOT / "scripts" / "convert_reference_checkpoint.py"
     folder = tmp_path / "converted"
     run_program(monkeypatch, script, checkpoint, "--backbone", BACKBONE, "--output", folder)
@@ -144,8 +145,8 @@ def test_the_evaluation_recipe_reads_the_folder(checkpoint, tmp_path, monkeypatc
     assert "7 classes, epoch 29" in said
     assert "own threshold is 0.35. The released code chose it on the test set" in said
     # The arguments of the printed command, with its two blanks filled in.
-    command = next(line for line in said.splitlines() if "recipes/evaluate.py" in line)
-    arguments = command.partition("recipes/evaluate.py")[2]
+    command = next(line for line in said.splitlines() if "sat-peft" in line)
+    arguments = command.partition("sat-peft")[2]
     results = tmp_path / "results"
     arguments = arguments.replace("DATA", str(write_images(tmp_path / "data"))).replace("RESULTS", str(results)).split()
 
@@ -153,7 +154,7 @@ def test_the_evaluation_recipe_reads_the_folder(checkpoint, tmp_path, monkeypatc
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="the weights of this")
-            run_program(monkeypatch, ROOT / "recipes" / "evaluate.py", *arguments, "--bootstrap", 0, "--threads", 1)
+            main([*arguments, "--bootstrap", "0", "--threads", "1"])
     finally:
         torch.set_num_threads(threads)
     protocol = json.loads((results / "results.json").read_text())["protocols"]["sat"]
@@ -266,7 +267,7 @@ def test_a_failed_write_leaves_nothing(checkpoint, monkeypatch):
     def fail(*arguments, **settings):
         raise OSError("disk full")
 
-    monkeypatch.setattr("sat_peft.reference_checkpoint.save_file", fail)
+    monkeypatch.setattr("sat_peft.reference_checkpoint.save", fail)
     with pytest.raises(OSError, match="disk full"):
         convert_reference_checkpoint(checkpoint, BACKBONE, checkpoint.parent / "converted")
     assert sorted(checkpoint.parent.iterdir()) == before

@@ -48,6 +48,13 @@ def assert_refused(folder, message, vit=None):
     assert torch.equal(vit(images), expected)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_files_have_the_permissions_of_any_new_file(folder, tmp_path):
+    (tmp_path / "other").touch()
+    mode = (tmp_path / "other").stat().st_mode
+    assert {path.name: path.stat().st_mode for path in folder.iterdir()} == dict.fromkeys((CONFIG, WEIGHTS, CARD), mode)
+
+
 def test_folder_holds_three_files_and_no_machine_paths(folder):
     assert set(os.listdir(folder)) == {CONFIG, WEIGHTS, CARD}
     assert os.listdir(folder.parent) == ["adapter"]
