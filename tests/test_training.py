@@ -60,6 +60,29 @@ def test_optimizer_takes_the_given_rates():
     assert (group["lr"], group["weight_decay"]) == (0.3, 0.2)
 
 
+def test_the_fused_optimizer_takes_the_steps_of_torchs_plain_one():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    fused = create_optimizer(net, learning_rate=0.01, weight_decay=0.1)
+    assert all(group["fused"] for group in fused.param_groups)
+    copies = {parameter: parameter.detach().clone().requires_grad_() for parameter in net.parameters()}
+    groups = [group | {"params": [copies[p] for p in group["params"]], "fused": False} for group in fused.param_groups]
+    plain = torch.optim.AdamW(groups)
+    for _ in range(3):
+        for parameter, copy in copies.items():
+            parameter.grad = torch.randn_like(parameter)
+            copy.grad = parameter.grad.clone()
+        fused.step()
+        plain.step()
+    for parameter, copy in copies.items():
+        torch.testing.assert_close(parameter, copy, rtol=1e-5, atol=1e-7)
+
+
+def test_devices_without_a_fused_kernel_get_torchs_choice():
+    optimizer = create_optimizer(nn.Linear(2, 3, device="meta"), learning_rate=0.1, weight_decay=0.0)
+    assert not any(group["fused"] for group in optimizer.param_groups)
+
+
 def test_model_without_trainable_parameters_is_refused():
     with pytest.raises(UsageError, match="no trainable parameters"):
         create_optimizer(nn.Linear(2, 3).requires_grad_(False), learning_rate=0.1, weight_decay=0.0)
