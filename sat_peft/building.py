@@ -12,7 +12,7 @@ from peft import PeftModel, get_peft_model
 from torch import nn
 
 from sat_peft.backbones import create_backbone, resolve_data_config
-from sat_peft.cpu import keep_freed_memory, set_cpu_threads
+from sat_peft.cpu import prepare_cpu
 from sat_peft.data.loaders import Loaders, build_loaders
 from sat_peft.data.splits import check_class_names
 from sat_peft.errors import UsageError
@@ -118,7 +118,7 @@ def create_accelerator(optimization: OptimizationOptions, run: RunOptions, folde
     """Accelerate as the options ask for it, and on a CPU the threads and memory that make it fast.
 
     Raises:
-        UsageError: a tracker that is not installed.
+        UsageError: a tracker that is not installed, or fp16 on a CPU.
     """
     for name in run.track:
         if not getattr(available, f"is_{name}_available")():
@@ -130,6 +130,8 @@ def create_accelerator(optimization: OptimizationOptions, run: RunOptions, folde
         project_dir=str(folder) if run.track else None,
     )
     if accelerator.device.type == "cpu":
-        keep_freed_memory()
-        set_cpu_threads(run.threads)
+        if accelerator.mixed_precision == "fp16":
+            # Accelerate would train in float32 without a word.
+            raise UsageError("fp16 mixed precision needs a GPU; on a CPU launch with --mixed_precision bf16 or no.")
+        prepare_cpu(run.threads, accelerator.print)
     return accelerator

@@ -100,8 +100,10 @@ def measure_axis(
 
 
 def write_images(folder: Path, count: int) -> None:
-    """Writes class folders of a test split with `count` JPEG files and their boxes."""
+    """Writes class folders of a test split with `count` JPEG files and their boxes, and of a training split."""
     rows = []
+    for scene_class in NOVEL_CLASSES:  # from whose folders the classes are read
+        (folder / "train" / scene_class.name).mkdir(parents=True)
     for number in range(count):
         scene_class = NOVEL_CLASSES[number % len(NOVEL_CLASSES)]
         path = folder / "test" / scene_class.name / f"{number}.jpg"
@@ -132,7 +134,7 @@ def measure_images(count: int) -> dict[str, float]:
     config = DataConfig((IMAGE_SIDE, IMAGE_SIDE), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
     with tempfile.TemporaryDirectory() as name:
         write_images(Path(name), count)
-        rows = load_source(name, "test")
+        rows = load_source("folder", "test", root=name)
 
         def loader(rows):
             return accelerator.prepare(build_evaluation_loader(rows, config, protocol="original"))
