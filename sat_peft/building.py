@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from accelerate.utils import imports as available
 from datasets import Dataset
 from peft import PeftModel, get_peft_model
@@ -129,6 +130,9 @@ def create_accelerator(optimization: OptimizationOptions, run: RunOptions, folde
         log_with=list(run.track) or None,
         project_dir=str(folder) if run.track else None,
     )
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        # DeepSpeed wants to know it where the model is prepared, which the loader is apart from.
+        accelerator.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = optimization.batch_size
     if accelerator.device.type == "cpu":
         if accelerator.mixed_precision == "fp16":
             # Accelerate would train in float32 without a word.

@@ -228,7 +228,9 @@ class Training:
         self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        values = {name: torch.stack([each[name] for each in self._terms]).mean().item() for name in terms}
+        means = torch.stack([torch.stack([each[name] for each in self._terms]).mean() for name in terms])
+        # A loss that knows the images of its process alone differs: all processes log, and judge, the mean.
+        values = dict(zip(terms, self.accelerator.reduce(means, "mean").tolist(), strict=True))
         self._terms = []
         check_finite(values, self.step, self.learning_rate)
         self.run.log(method=self.name, step=self.step, learning_rate=learning_rate, **values)

@@ -10,12 +10,13 @@ import torch
 from accelerate import Accelerator
 from peft import get_peft_model
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader
 
 from sat_peft import SatConfig, SatLoss
 from sat_peft.data.sampler import EpochSampler
-from sat_peft.training import epochs_of
+from sat_peft.training import copy_whole, epochs_of
 
 PROCESSES, BATCH, CLASSES = 2, 3, 4
 # Images of the loader: the last batches are not full, and there is one more for one process than for the other.
@@ -30,6 +31,7 @@ CASES: dict[str, dict] = {
     "bias_norm-late": {"tune": "bias_norm", "token_entry": "late"},
     "checkpointing-isolated": {"tune": "full", "token_entry": "isolated", "checkpointing": True},
 }
+SHARDED = ("full-isolated", "lora-isolated", "bias_norm-late", "checkpointing-isolated")
 ACCUMULATED = (1, 2)
 
 
@@ -82,6 +84,26 @@ def loader() -> DataLoader:
     return DataLoader(Views(), 2, sampler=EpochSampler(ROWS, seed=3), collate_fn=collate, generator=torch.Generator())
 
 
+def _sharded_gradients(config: dict, process: int) -> dict[str, torch.Tensor]:
+    """Of a model that FSDP2 shards over the processes; and what one process finds alone in a whole copy of it."""
+    model, whole = create(**config), create(**config)
+    for block in model.get_base_model().blocks:
+        fully_shard(block)
+    fully_shard(model)
+    [(images, labels)] = batches(1, process)
+    SatLoss(area_target=0.9)(model(images), labels).total.backward()
+    found = {name: gradient.full_tensor() for name, gradient in gradients(model).items()}
+    with torch.no_grad():
+        for parameter in whole.parameters():
+            parameter.zero_()
+    copy_whole(model, whole)
+    if process == 0:  # no other process takes part
+        with torch.inference_mode():
+            found["maps"] = whole(images).maps
+    distributed.barrier()
+    return found
+
+
 def _work(folder: Path) -> None:
     """What each of two processes does."""
     accelerator = Accelerator(cpu=True)
@@ -98,6 +120,8 @@ def _work(folder: Path) -> None:
                     with accelerator.accumulate(model):
                         accelerator.backward(criterion(model(images), labels).total)
             found[f"{name}-{accumulated}"] = gradients(accelerator.unwrap_model(model))
+    for name in SHARDED:
+        found[f"{name}-sharded"] = _sharded_gradients(CASES[name], accelerator.process_index)
     epochs = epochs_of(accelerator.prepare(loader()))
     steps = [next(epochs) for _ in range(4)]
     found["epochs"] = torch.tensor([epoch for epoch, _, _ in steps])
@@ -134,6 +158,20 @@ def test_two_processes_give_the_gradients_of_one_with_all_images(processes, name
             torch.testing.assert_close(gradient, expected[key], rtol=1e-6, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHARDED)
+def test_a_sharded_model_gives_the_gradients_of_one_process_and_whole_parameters(processes, name):
+    model = create(**CASES[name])
+    expected = gradients_of_one_process(model, 1)
+    maps = processes[0][f"{name}-sharded"].pop("maps")
+    torch.testing.assert_close(maps, model(batches(1, 0)[0][0]).maps)
+    for process in processes:
+        found = process[f"{name}-sharded"]
+        assert found.keys() == expected.keys()
+        for key, gradient in found.items():
+            torch.testing.assert_close(gradient, expected[key], rtol=1e-6, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}")
+
+
 def test_the_area_is_that_of_the_micro_batch_in_these_gradients():
     """Else accumulation would not be told apart from one large batch."""
     config = CASES["none-late"]
@@ -157,9 +195,8 @@ def test_processes_share_the_images_of_an_epoch_and_take_as_many_steps(processes
     assert all(process["epochs"].tolist() == [0, 0, 1, 1] for process in processes)
     for epoch in range(2):
         # Eight places for seven images: the first one fills the last batch.
-        order = list(EpochSampler(ROWS, seed=3))
         seen = torch.stack([process["rows"][2 * epoch : 2 * epoch + 2] for process in processes], dim=1).flatten()
-        assert set(seen.tolist()) == set(range(ROWS)), order
+        assert set(seen.tolist()) == set(range(ROWS))
         assert len(seen) == ROWS + 1
         assert seen[-1] == seen[0]
 

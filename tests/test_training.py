@@ -2,12 +2,13 @@
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedType, set_seed
 from peft import get_peft_model
 from torch import nn
 from torch.utils.data import DataLoader
@@ -221,6 +222,13 @@ def test_checkpoint_holds_what_is_trained_and_not_the_frozen_backbone(tmp_path):
         training.update({"total": training.module(batch["x"][:, None].expand(-1, 1000)).sum()})
     state = torch.load(tmp_path / "checkpoint/net.pt", weights_only=True)
     assert {name: value.numel() for name, value in state["parameters"].items()} == {"1.weight": 1, "1.bias": 1}
+
+
+@pytest.mark.parametrize("kind", [DistributedType.FSDP, DistributedType.DEEPSPEED])
+def test_checkpoints_of_a_sharded_training_are_refused(tmp_path, kind):
+    accelerator, run = SimpleNamespace(distributed_type=kind), RunFolder(tmp_path, {})
+    with pytest.raises(UsageError, match="Launch it with --checkpoint-every 0"):
+        Training(accelerator, nn.Linear(1, 1), None, OptimizationOptions(), run, name="n", steps=1, checkpoint_every=1)
 
 
 def test_damaged_checkpoint_is_named(tmp_path):

@@ -5,13 +5,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
+from sat_peft.building import create_accelerator
 from sat_peft.errors import UsageError
 from sat_peft.tuner import block
 
@@ -112,12 +115,28 @@ def test_bfloat16_with_checkpointing_and_accumulation_trains_as_float32_without(
     assert {str(value.dtype) for value in weights.values()} == {"torch.float32"}
 
 
-def test_float16_on_a_cpu_is_refused(options, recipe, tmp_path, monkeypatch):
-    class Half:
-        def __init__(self, **options):
-            self.device, self.mixed_precision = type("Device", (), {"type": "cpu"}), "fp16"
+def accelerator_of(device: str = "cpu", distributed_type=DistributedType.NO, mixed_precision: str = "no"):
+    """A class whose instances stand for what Accelerate makes on another machine."""
+    plugin = SimpleNamespace(deepspeed_config={"train_micro_batch_size_per_gpu": "auto"})
+    made = SimpleNamespace(
+        device=torch.device(device),
+        distributed_type=distributed_type,
+        mixed_precision=mixed_precision,
+        deepspeed_plugin=plugin,
+    )
+    return made, lambda **options: made
 
-    monkeypatch.setattr("sat_peft.building.Accelerator", Half)
+
+def test_float16_on_a_cpu_is_refused(options, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("sat_peft.building.Accelerator", accelerator_of(mixed_precision="fp16")[1])
     with pytest.raises(UsageError, match="fp16 mixed precision needs a GPU"):
         recipe.main(recipe.Config(**options, output=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_deepspeed_is_told_the_batch_size_of_a_process(options, recipe, tmp_path, monkeypatch):
+    made, create = accelerator_of("cuda", DistributedType.DEEPSPEED)
+    monkeypatch.setattr("sat_peft.building.Accelerator", create)
+    config = recipe.Config(**options)
+    assert create_accelerator(config, config, tmp_path) is made
+    assert made.deepspeed_plugin.deepspeed_config == {"train_micro_batch_size_per_gpu": 6}
