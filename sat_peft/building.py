@@ -8,18 +8,20 @@ from importlib.metadata import version
 from pathlib import Path
 
 from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType
 from accelerate.utils import imports as available
 from datasets import Dataset
 from peft import PeftModel, get_peft_model
 from torch import nn
 
 from sat_peft.backbones import create_backbone, resolve_data_config
-from sat_peft.cpu import keep_freed_memory, set_cpu_threads
+from sat_peft.cpu import prepare_cpu
 from sat_peft.data.feature_cache import FeatureRows, FeatureSource, build_feature_loader, open_feature_cache
 from sat_peft.data.loaders import ImageRows, Loaders, build_loaders
 from sat_peft.data.splits import check_class_names
 from sat_peft.errors import UsageError
 from sat_peft.losses import SatLoss
+from sat_peft.onednn import use_onednn
 from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
 from sat_peft.tuner import SatConfig, load_adapter
 from sat_peft.tuner.scope import frozen_blocks
@@ -33,7 +35,7 @@ def create_model(options: ModelOptions, optimization: OptimizationOptions, class
 
     Args:
         options: of the backbone and the adapter.
-        optimization: stochastic depth and gradient checkpointing of the backbone.
+        optimization: stochastic depth, gradient checkpointing and linear layers of the backbone.
         class_names: of the head.
 
     Raises:
@@ -46,9 +48,12 @@ def create_model(options: ModelOptions, optimization: OptimizationOptions, class
     backbone.set_grad_checkpointing(optimization.gradient_checkpointing)
     config = _sat_config(options, backbone, class_names, cached=optimization.feature_cache is not None)
     if options.init_adapter is None:
-        return get_peft_model(backbone, config)
-    model = load_adapter(backbone, options.init_adapter, is_trainable=True)
-    _check_same(config, model.peft_config["default"], options.init_adapter)
+        model = get_peft_model(backbone, config)
+    else:
+        model = load_adapter(backbone, options.init_adapter, is_trainable=True)
+        _check_same(config, model.peft_config["default"], options.init_adapter)
+    if optimization.onednn:
+        use_onednn(model)
     return model
 
 
@@ -172,7 +177,7 @@ def create_accelerator(optimization: OptimizationOptions, run: RunOptions, folde
     """Accelerate as the options ask for it, and on a CPU the threads and memory that make it fast.
 
     Raises:
-        UsageError: a tracker that is not installed.
+        UsageError: a tracker that is not installed, or fp16 on a CPU.
     """
     for name in run.track:
         if not getattr(available, f"is_{name}_available")():
@@ -183,7 +188,12 @@ def create_accelerator(optimization: OptimizationOptions, run: RunOptions, folde
         log_with=list(run.track) or None,
         project_dir=str(folder) if run.track else None,
     )
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        # DeepSpeed wants to know it where the model is prepared, which the loader is apart from.
+        accelerator.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = optimization.batch_size
     if accelerator.device.type == "cpu":
-        keep_freed_memory()
-        set_cpu_threads(run.threads)
+        if accelerator.mixed_precision == "fp16":
+            # Accelerate would train in float32 without a word.
+            raise UsageError("fp16 mixed precision needs a GPU; on a CPU launch with --mixed_precision bf16 or no.")
+        prepare_cpu(run.threads, accelerator.print)
     return accelerator

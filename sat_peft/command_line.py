@@ -13,6 +13,7 @@ from typing import Any
 
 import tyro
 
+from sat_peft.cpu import join_processes
 from sat_peft.errors import UsageError, unknown_choice
 
 # Of the run and not of the experiment: an earlier run's are not taken over, and may differ where a run is resumed.
@@ -87,7 +88,9 @@ def parse(kind: type, presets: Mapping[str, dict], *, description: str, argument
 
 
 def run(main: Callable[[Any], int | None], options: Callable[[], Any], *, interrupted: str) -> int | None:
-    """Calls `main(options())`: a user's mistake is told in a line and exits with status 2, Ctrl-C says what is left.
+    """Calls `main(options())` in the processes of the launch.
+
+    A user's mistake is told in a line and exits with status 2, Ctrl-C says what is left.
 
     Args:
         main: of a recipe or command.
@@ -98,7 +101,9 @@ def run(main: Callable[[Any], int | None], options: Callable[[], Any], *, interr
         What `main` returns: the exit status, or None.
     """
     try:
-        return main(options())
+        settings = options()
+        join_processes()
+        return main(settings)
     except UsageError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,15 +1,51 @@
-"""Process settings that decide the speed of training on a CPU."""
+"""Process settings on a CPU: which processes belong together, and what decides the speed of training."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
+from collections.abc import Callable
 
 # Parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 _INT_MAX = 2**31 - 1
+# Set to the number of processes by torchrun and `accelerate launch`, and by the launchers of MPI.
+_WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+
+
+def join_processes() -> None:
+    """Makes this process one of those that it was launched with, if they run on CPUs.
+
+    Left alone, Accelerate takes processes that find no GPU for runs of their own: each would train on all images, and
+    write into the folder of the others. To be called before anything else of Accelerate. Where there is one process, or
+    a GPU and no ACCELERATE_USE_CPU, there is nothing to do.
+    """
+    if all(int(os.environ.get(name, "1")) == 1 for name in _WORLD_SIZES):
+        return
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if device is None or device.type == "mps" or parse_flag_from_env("ACCELERATE_USE_CPU"):
+        PartialState(cpu=True)
+
+
+def prepare_cpu(threads: int | None, say: Callable[[str], None]) -> None:
+    """Gives a process on a CPU its threads and the memory settings that make it fast, or says what is missing.
+
+    Args:
+        threads: see `set_cpu_threads`.
+        say: prints a line.
+    """
+    set_cpu_threads(threads)
+    if not keep_freed_memory():
+        say(
+            "The memory allocator of this system cannot be told to keep freed memory (that takes glibc), which may "
+            "slow training down several times. On Linux, preload jemalloc or mimalloc (LD_PRELOAD) instead."
+        )
 
 
 def keep_freed_memory() -> bool:

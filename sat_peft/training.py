@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator, skip_first_batches
-from accelerate.utils import gather_object, tqdm
+from accelerate.utils import DistributedType, gather_object, tqdm
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from transformers import get_scheduler
@@ -19,6 +21,8 @@ from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.options import OptimizationOptions
 from sat_peft.run import RunFolder, atomic_replacement
 
+# Devices on which torch has AdamW in one kernel: four times faster than its default on a CPU.
+_FUSED_ADAMW = ("cpu", "cuda", "mps", "xpu")
 SCHEDULES = ("cosine", "linear", "constant_with_warmup")
 # A cross-entropy beyond this is no longer learning.
 _EXPLODED = 1e3
@@ -49,7 +53,8 @@ def create_optimizer(
         {"params": [p for name, p in trainable if decayed(name, p)], "weight_decay": weight_decay},
         {"params": [p for name, p in trainable if not decayed(name, p)], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate)
+    fused = all(parameter.device.type in _FUSED_ADAMW for _, parameter in trainable) or None
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate, fused=fused)
 
 
 def create_scheduler(
@@ -109,6 +114,16 @@ def check_finite(terms: dict[str, float], step: int, learning_rate: float) -> No
         )
 
 
+@torch.no_grad()
+def copy_whole(sharded: nn.Module, whole: nn.Module) -> None:
+    """Copies the parameters of a module that FSDP2 shards into one of the same architecture, in every process.
+
+    Every process must call it.
+    """
+    for own, target in zip(sharded.parameters(), whole.parameters(), strict=True):
+        target.copy_(own.full_tensor() if isinstance(own, DTensor) else own)
+
+
 class Training:
     """One training: optimizer, schedule, metrics and checkpoints. The loop and its loss stay in the recipe:
 
@@ -138,7 +153,7 @@ class Training:
         step: optimizer steps that were taken.
 
     Raises:
-        UsageError: nothing to train, or numbers out of range.
+        UsageError: nothing to train, numbers out of range, or checkpoints of a sharded training.
     """
 
     def __init__(
@@ -154,11 +169,19 @@ class Training:
         learning_rate: float | None = None,
         checkpoint_every: int = 0,
     ):
+        if checkpoint_every and accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+            raise UsageError(
+                "a training whose optimizer is sharded over the processes (FSDP, DeepSpeed) writes no checkpoints to "
+                "resume from. Launch it with --checkpoint-every 0."
+            )
         self.accelerator, self.loader, self.run, self.name, self.steps = accelerator, loader, run, name, steps
         self.checkpoint_every = checkpoint_every
         self.learning_rate = options.learning_rate if learning_rate is None else learning_rate
         self.step, self._epoch, self._batch = 0, 0, 0
         self._terms: list[dict[str, torch.Tensor]] = []
+        # What FSDP shards can be neither saved nor evaluated by one process; what it was before can.
+        is_sharded = accelerator.distributed_type == DistributedType.FSDP
+        self._whole = copy.deepcopy(module).to(accelerator.device) if is_sharded else None
         optimizer = create_optimizer(module, learning_rate=self.learning_rate, weight_decay=options.weight_decay)
         scheduler = create_scheduler(
             optimizer,
@@ -205,7 +228,9 @@ class Training:
         self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        values = {name: torch.stack([each[name] for each in self._terms]).mean().item() for name in terms}
+        means = torch.stack([torch.stack([each[name] for each in self._terms]).mean() for name in terms])
+        # A loss that knows the images of its process alone differs: all processes log, and judge, the mean.
+        values = dict(zip(terms, self.accelerator.reduce(means, "mean").tolist(), strict=True))
         self._terms = []
         check_finite(values, self.step, self.learning_rate)
         self.run.log(method=self.name, step=self.step, learning_rate=learning_rate, **values)
@@ -261,8 +286,11 @@ class Training:
         self.module.train()
 
     def finish(self) -> nn.Module:
-        """The trained module in evaluation mode, out of Accelerate's wrapping."""
+        """The trained module in evaluation mode, out of Accelerate's wrapping. Every process has it whole."""
         self.module.eval()
+        if self._whole is not None:
+            copy_whole(self.module, self._whole)
+            return self._whole.eval()
         return self.unwrapped()
 
     def unwrapped(self) -> nn.Module:

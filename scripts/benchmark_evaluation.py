@@ -197,22 +197,6 @@ def to_scores(raw):
     return scores / scores.max()
 
 
-def import_reference(folder, module, stand_ins):
-    """A module of a checkout; `stand_ins` replaces modules that its evaluation imports and does not use."""
-    import importlib
-    import sys
-    from types import ModuleType
-
-    for name, attributes in stand_ins.items():
-        sys.modules[name] = ModuleType(name)
-        sys.modules[name].__dict__.update(attributes)
-    sys.path.insert(0, folder)
-    try:
-        return importlib.import_module(module)
-    finally:
-        sys.path.remove(folder)
-
-
 def reference_sat(folder, thresholds):
     """The evaluation loop of SAT's evaluator.py, fed with maps instead of a network. GT-known Loc per threshold."""
     import contextlib
@@ -222,7 +206,9 @@ def reference_sat(folder, thresholds):
     import numpy as np
     import torch
 
-    evaluator = import_reference(folder, "evaluator", {"Model": {}, "Model.SAT": {}, "DataLoader": {}})
+    from sat_peft.benchmark.reference import import_checkout
+
+    evaluator = import_checkout(folder, "evaluator", {"Model": {}, "Model.SAT": {}, "DataLoader": {}})
     arguments = SimpleNamespace(evaluate=True, tencrop=False, root="CUB_200_2011", crop_size=224, save_img_flag=False)
 
     class Network:
@@ -262,12 +248,14 @@ def reference_wsol(folder, thresholds, multi):
     """wsolevaluation's BoxEvaluator. Accuracy at IoU 0.3, 0.5 and 0.7 per threshold."""
     import numpy as np
 
+    from sat_peft.benchmark.reference import import_checkout
+
     # The code is older than numpy 1.24, which removed these names of Python's own types.
     for name, kind in (("float", float), ("int", int)):
         if name not in np.__dict__:
             setattr(np, name, kind)
     loaders = ("configure_metadata", "get_image_ids", "get_bounding_boxes", "get_image_sizes", "get_mask_paths")
-    evaluation = import_reference(
+    evaluation = import_checkout(
         folder, "evaluation", {"config": {"str2bool": bool}, "data_loaders": dict.fromkeys(loaders)}
     )
 

@@ -18,7 +18,6 @@ import json
 import os
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -66,35 +65,9 @@ def walk(root: Path) -> int:
     return count
 
 
-class MemoryPeak:
-    """Samples the resident memory of the process; `growth` is the largest, in bytes, above that at the start."""
-
-    def __enter__(self) -> MemoryPeak:
-        import psutil
-
-        self._process = psutil.Process()
-        self._start = self._peak = self._process.memory_info().rss
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._thread.start()
-        return self
-
-    def _sample(self) -> None:
-        while not self._stop.wait(0.02):
-            self._peak = max(self._peak, self._process.memory_info().rss)
-
-    def __exit__(self, *_) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._peak = max(self._peak, self._process.memory_info().rss)
-
-    @property
-    def growth(self) -> int:
-        return self._peak - self._start
-
-
 def main() -> None:
     arguments = parse_arguments()
+    from sat_peft.benchmark.measure import MemoryPeak
     from sat_peft.data.sources import load_source
 
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="benchmark_index-") as folder:

@@ -22,7 +22,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -137,26 +136,12 @@ def report_throughput(arguments: argparse.Namespace, work: Path) -> None:
 
 def measure_memory(arguments: argparse.Namespace, folder: Path) -> int:
     """Bytes by which this process grows at most while it predicts the images of `folder`."""
-    import psutil
+    from sat_peft.benchmark.measure import MemoryPeak
 
     _, run = prepare(arguments)
-    with tempfile.TemporaryDirectory() as output:
-        process, stop = psutil.Process(), threading.Event()
-        before = largest = process.memory_info().rss
-
-        def watch() -> None:
-            nonlocal largest
-            while not stop.wait(0.02):
-                largest = max(largest, process.memory_info().rss)
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        try:
-            run(folder, Path(output))
-        finally:
-            stop.set()
-            watcher.join()
-    return largest - before
+    with tempfile.TemporaryDirectory() as output, MemoryPeak() as memory:
+        run(folder, Path(output))
+    return memory.growth
 
 
 def main() -> None:

@@ -3,10 +3,12 @@
 import os
 import sys
 
+import accelerate
 import pytest
 import torch
 
-from sat_peft.cpu import keep_freed_memory, set_cpu_threads
+from sat_peft import cpu
+from sat_peft.cpu import join_processes, keep_freed_memory, prepare_cpu, set_cpu_threads
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +42,37 @@ def test_without_affinity_all_cores_count(monkeypatch):
 def test_allocator_is_left_alone_elsewhere_than_on_linux(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert keep_freed_memory() is False
+
+
+@pytest.mark.parametrize(("kept", "lines"), [(True, 0), (False, 1)])
+def test_user_is_told_where_the_allocator_cannot_be_set(monkeypatch, kept, lines):
+    monkeypatch.setattr(cpu, "keep_freed_memory", lambda: kept)
+    told = []
+    prepare_cpu(2, told.append)
+    assert torch.get_num_threads() == 2
+    assert len(told) == lines
+    assert all("jemalloc" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("processes", "device", "use_cpu", "joined"),
+    [
+        (None, None, None, False),
+        ("1", None, None, False),
+        ("2", None, None, True),
+        ("2", "mps", None, True),
+        ("2", "cuda", None, False),
+        ("2", "cuda", "true", True),
+    ],
+)
+def test_processes_without_a_gpu_join_each_other(monkeypatch, processes, device, use_cpu, joined):
+    for name, value in (("WORLD_SIZE", processes), ("ACCELERATE_USE_CPU", use_cpu)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: device is not None)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(device))
+    asked = []
+    monkeypatch.setattr(accelerate, "PartialState", lambda **options: asked.append(options))
+    join_processes()
+    assert asked == ([{"cpu": True}] if joined else [])

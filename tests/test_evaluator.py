@@ -219,6 +219,17 @@ def test_side_is_not_chosen_without_boxes(images):
         choose_centre_side(images, "original")
 
 
+def test_methods_run_in_inference_mode(accelerator):
+    modes = []
+
+    def seen(images, labels):
+        modes.append(torch.is_inference_mode_enabled())
+        return brightness(images, labels)
+
+    evaluate(seen, loader(spots(3), batch_size=2), accelerator, protocol="original")
+    assert modes == [True, True]
+
+
 # Two processes
 
 ODD = 7  # two processes with batches of 2 repeat samples to be equally long

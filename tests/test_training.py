@@ -2,12 +2,13 @@
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedType, set_seed
 from peft import get_peft_model
 from torch import nn
 from torch.utils.data import DataLoader
@@ -58,6 +59,29 @@ def test_groups_of_a_sat_model(tune):
 def test_optimizer_takes_the_given_rates():
     (group,) = create_optimizer(nn.Linear(2, 3, bias=False), learning_rate=0.3, weight_decay=0.2).param_groups
     assert (group["lr"], group["weight_decay"]) == (0.3, 0.2)
+
+
+def test_the_fused_optimizer_takes_the_steps_of_torchs_plain_one():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    fused = create_optimizer(net, learning_rate=0.01, weight_decay=0.1)
+    assert all(group["fused"] for group in fused.param_groups)
+    copies = {parameter: parameter.detach().clone().requires_grad_() for parameter in net.parameters()}
+    groups = [group | {"params": [copies[p] for p in group["params"]], "fused": False} for group in fused.param_groups]
+    plain = torch.optim.AdamW(groups)
+    for _ in range(3):
+        for parameter, copy in copies.items():
+            parameter.grad = torch.randn_like(parameter)
+            copy.grad = parameter.grad.clone()
+        fused.step()
+        plain.step()
+    for parameter, copy in copies.items():
+        torch.testing.assert_close(parameter, copy, rtol=1e-5, atol=1e-7)
+
+
+def test_devices_without_a_fused_kernel_get_torchs_choice():
+    optimizer = create_optimizer(nn.Linear(2, 3, device="meta"), learning_rate=0.1, weight_decay=0.0)
+    assert not any(group["fused"] for group in optimizer.param_groups)
 
 
 def test_model_without_trainable_parameters_is_refused():
@@ -198,6 +222,13 @@ def test_checkpoint_holds_what_is_trained_and_not_the_frozen_backbone(tmp_path):
         training.update({"total": training.module(batch["x"][:, None].expand(-1, 1000)).sum()})
     state = torch.load(tmp_path / "checkpoint/net.pt", weights_only=True)
     assert {name: value.numel() for name, value in state["parameters"].items()} == {"1.weight": 1, "1.bias": 1}
+
+
+@pytest.mark.parametrize("kind", [DistributedType.FSDP, DistributedType.DEEPSPEED])
+def test_checkpoints_of_a_sharded_training_are_refused(tmp_path, kind):
+    accelerator, run = SimpleNamespace(distributed_type=kind), RunFolder(tmp_path, {})
+    with pytest.raises(UsageError, match="Launch it with --checkpoint-every 0"):
+        Training(accelerator, nn.Linear(1, 1), None, OptimizationOptions(), run, name="n", steps=1, checkpoint_every=1)
 
 
 def test_damaged_checkpoint_is_named(tmp_path):

@@ -76,7 +76,7 @@ def main(config: Config) -> None:
     from sat_peft import get_protocol, load_adapter
     from sat_peft.backbones import resolve_data_config
     from sat_peft.baselines import BASELINES, TRAINED_BASELINES, load_trained, localizers, needed_classifiers
-    from sat_peft.cpu import keep_freed_memory, set_cpu_threads
+    from sat_peft.cpu import prepare_cpu
     from sat_peft.data.features import rows_with_boxes
     from sat_peft.data.loaders import build_evaluation_loader
     from sat_peft.data.options import changed_data_options, data_options, load
@@ -134,8 +134,7 @@ def main(config: Config) -> None:
 
     accelerator = Accelerator()
     if accelerator.device.type == "cpu":
-        keep_freed_memory()
-        set_cpu_threads(config.threads)
+        prepare_cpu(config.threads, accelerator.print)
     say = accelerator.print
 
     # Data: the evaluated split, and the one that chooses thresholds where that is another.

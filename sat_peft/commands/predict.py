@@ -93,7 +93,7 @@ def main(config: Config) -> None:
     from accelerate import Accelerator
 
     from sat_peft import Localizer
-    from sat_peft.cpu import keep_freed_memory, set_cpu_threads
+    from sat_peft.cpu import prepare_cpu
     from sat_peft.prediction import (
         check_prediction_folder,
         data_set_images,
@@ -121,8 +121,7 @@ def main(config: Config) -> None:
 
     accelerator = Accelerator()
     if accelerator.device.type == "cpu":
-        keep_freed_memory()
-        set_cpu_threads(config.threads)
+        prepare_cpu(config.threads, accelerator.print)
     say = accelerator.print
     localizer = Localizer.from_pretrained(
         config.run or config.adapter,

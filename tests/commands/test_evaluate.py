@@ -354,12 +354,13 @@ def test_two_processes_find_exactly_what_one_finds(run, tmp_path):
     """Nine images in batches of two: the last batches are padded, and what is padded must not count."""
     options = {"run": run, "eval_batch_size": 2, "baselines": ("cam",), "threshold_source": "unsupervised"}
     evaluate(tmp_path / "one", **options)
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    # `accelerate launch --cpu` starts one process whatever --num_processes says; torchrun starts two.
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--"]
     arguments = ["--run", run, "--output", tmp_path / "two", "--eval-batch-size", 2, "--bootstrap", 20, "--threads", 1]
     arguments += ["--baselines", "cam", "--threshold-source", "unsupervised"]
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     subprocess.run(
-        [*launcher, "--main_process_port", "0", ROOT / "recipes" / "evaluate.py", *map(str, arguments)],
+        [*launcher, ROOT / "recipes" / "evaluate.py", *map(str, arguments)],
         check=True,
         env=os.environ | {"PYTHONPATH": paths},
         stdout=subprocess.DEVNULL,

@@ -79,5 +79,9 @@ def test_wheel_holds_the_recipes_and_the_command(tmp_path):
         for name in RECIPES:
             recipe = archive.read(f"sat_peft/recipes/{name}.py")
             assert recipe == (ROOT / "recipes" / f"{name}.py").read_bytes()
+        shipped = [path for path in (ROOT / "recipes" / "accelerate").iterdir() if path.suffix in (".yaml", ".md")]
+        assert shipped
+        for path in shipped:
+            assert archive.read(f"sat_peft/recipes/accelerate/{path.name}") == path.read_bytes()
         [points] = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
         assert b"sat-peft = sat_peft.commands.console:main" in archive.read(points)
