@@ -9,9 +9,39 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 # Of a weight's shorter side: below it, the change of the memory layout costs more than the product.
 _SMALLEST_SIDE = 64
+
+
+def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """`F.linear`, by oneDNN, which takes tensors in its own layout."""
+    return F.linear(x.to_mkldnn(), weight, bias).to_dense()
+
+
+class _Linear(torch.autograd.Function):
+    """`F.linear` with both passes in oneDNN.
+
+    torch differentiates such products too, but keeps a copy of every input, of frozen weights as well, which need none.
+    """
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        of_input, of_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if of_weight else None, weight if of_input else None)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        rows = gradient.flatten(0, -2)
+        return (
+            None if weight is None else _product(gradient, weight.t().contiguous()),
+            None if x is None else _product(rows.t().contiguous(), x.flatten(0, -2).t().contiguous()),
+            rows.sum(0) if ctx.needs_input_grad[2] else None,
+        )
 
 
 class OneDnnLinear(nn.Linear):
@@ -22,10 +52,12 @@ class OneDnnLinear(nn.Linear):
         if (
             x.device.type == "cpu"
             and x.dtype == self.weight.dtype == torch.float32
+            and x.ndim > 1
+            and x.numel() > 0
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
         ):
-            return F.linear(x.to_mkldnn(), self.weight, self.bias).to_dense()
+            return _Linear.apply(x, self.weight, self.bias)
         return super().forward(x)
 
 

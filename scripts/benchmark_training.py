@@ -83,7 +83,7 @@ def workload_of(arguments: argparse.Namespace):
 
 def regimes_of(arguments: argparse.Namespace) -> dict:
     """The regimes that are asked for, by name, with the reference first where it is given."""
-    from sat_peft.benchmark.reference import build_reference
+    from sat_peft.benchmark.reference import build_reference, find_architecture
     from sat_peft.benchmark.regimes import REGIMES, Regime
     from sat_peft.errors import unknown_choice
 
@@ -94,6 +94,7 @@ def regimes_of(arguments: argparse.Namespace) -> dict:
     chosen = {name: REGIMES[name] for name in names}
     if arguments.reference is None:
         return chosen
+    find_architecture(workload_of(arguments), arguments.reference)  # a mistake is told before anything is measured
     reference = Regime("the published code, every parameter", partial(build_reference, folder=arguments.reference))
     return {REFERENCE: reference} | chosen
 
@@ -142,12 +143,9 @@ def measure_memory(arguments: argparse.Namespace) -> int:
     import torch
 
     from sat_peft.benchmark.measure import MemoryPeak
-    from sat_peft.benchmark.reference import import_model_code
 
     prepare(arguments)
     regime = regimes_of(arguments)[arguments.measure_memory]
-    if arguments.measure_memory == REFERENCE:
-        import_model_code(arguments.reference)
     with MemoryPeak() as memory:
         contestant = build(regime, workload_of(arguments), arguments)
         for _ in range(MEMORY_STEPS):

@@ -76,6 +76,28 @@ def test_it_is_asked_in_float32_alone():
     assert not is_asked(copy.deepcopy(layer).bfloat16(), x.bfloat16())
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_frozen_weight_keeps_no_input_for_the_backward_pass(frozen):
+    layer = nn.Linear(64, 96).requires_grad_(not frozen)
+    use_onednn(layer)
+    x = torch.randn(2, 3, 64, requires_grad=True)
+    kept, weight = layer(x).grad_fn.saved_tensors
+    assert (kept is None) == frozen
+    assert weight is layer.weight
+    assert layer(x.detach()).requires_grad != frozen
+
+
+@pytest.mark.parametrize("shape", [(64,), (5, 64), (2, 3, 4, 64), (0, 64)])
+def test_inputs_of_any_shape(shape):
+    layer = nn.Linear(64, 96)
+    x = torch.randn(shape, requires_grad=True)
+    expected = torch.autograd.grad(layer(x).square().sum(), [x, layer.weight, layer.bias])
+    use_onednn(layer)
+    found = torch.autograd.grad(layer(x).square().sum(), [x, layer.weight, layer.bias])
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
 def test_compilers_see_a_plain_layer():
     layer = nn.Linear(64, 64)
     use_onednn(layer)

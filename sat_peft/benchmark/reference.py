@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -74,8 +74,8 @@ def import_model_code(folder: str | Path) -> ModuleType:
     return code
 
 
-def build_reference(workload: Workload, folder: str | Path) -> Contestant:
-    """The published model with the loss and the optimiser of its train.py: every parameter, AdamW.
+def find_architecture(workload: Workload, folder: str | Path) -> Callable[..., nn.Module]:
+    """The function of the published code that makes the workload's model.
 
     Raises:
         UsageError: a workload that the published model cannot do, or a checkout that is not what it should be.
@@ -85,9 +85,18 @@ def build_reference(workload: Workload, folder: str | Path) -> Contestant:
     for name, needed in (("image_size", IMAGE_SIZE), ("num_spatial_blocks", NUM_SPATIAL_BLOCKS)):
         if getattr(workload, name) != needed:
             raise UsageError(f"the published code has {name} {needed} written in, not {getattr(workload, name)}.")
-    create = getattr(import_model_code(folder), ARCHITECTURES[workload.backbone])
+    return getattr(import_model_code(folder), ARCHITECTURES[workload.backbone])
+
+
+def build_reference(workload: Workload, folder: str | Path) -> Contestant:
+    """The published model with the loss and the optimiser of its train.py: every parameter, AdamW.
+
+    Raises:
+        UsageError: see `find_architecture`.
+    """
+    create = find_architecture(workload, folder)
     torch.manual_seed(0)
-    model: nn.Module = create(num_classes=workload.num_classes, drop_rate=0.0, drop_path_rate=DROP_PATH)
+    model = create(num_classes=workload.num_classes, drop_rate=0.0, drop_path_rate=DROP_PATH)
     model.to(workload.device).train()
 
     def loss() -> torch.Tensor:
