@@ -21,7 +21,6 @@ from sat_peft.data.loaders import ImageRows, Loaders, build_loaders
 from sat_peft.data.splits import check_class_names
 from sat_peft.errors import UsageError
 from sat_peft.losses import SatLoss
-from sat_peft.onednn import use_onednn
 from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
 from sat_peft.tuner import SatConfig, load_adapter
 from sat_peft.tuner.scope import frozen_blocks
@@ -35,7 +34,7 @@ def create_model(options: ModelOptions, optimization: OptimizationOptions, class
 
     Args:
         options: of the backbone and the adapter.
-        optimization: stochastic depth, gradient checkpointing and linear layers of the backbone.
+        optimization: stochastic depth and gradient checkpointing of the backbone.
         class_names: of the head.
 
     Raises:
@@ -48,12 +47,9 @@ def create_model(options: ModelOptions, optimization: OptimizationOptions, class
     backbone.set_grad_checkpointing(optimization.gradient_checkpointing)
     config = _sat_config(options, backbone, class_names, cached=optimization.feature_cache is not None)
     if options.init_adapter is None:
-        model = get_peft_model(backbone, config)
-    else:
-        model = load_adapter(backbone, options.init_adapter, is_trainable=True)
-        _check_same(config, model.peft_config["default"], options.init_adapter)
-    if optimization.onednn:
-        use_onednn(model)
+        return get_peft_model(backbone, config)
+    model = load_adapter(backbone, options.init_adapter, is_trainable=True)
+    _check_same(config, model.peft_config["default"], options.init_adapter)
     return model
 
 

@@ -95,9 +95,6 @@ class OptimizationOptions:
     """Compute the activations of the blocks again in the backward pass: less memory, more time."""
     compile: bool = False
     """Compile the model with torch.compile; worth it on a GPU and in long trainings."""
-    onednn: bool = False
-    """Compute linear layers by oneDNN, on a CPU in float32: about 1.6 times as fast for a DeiT-S on AMD's processors,
-    where PyTorch's own choice, MKL, is slow; equal to rounding."""
 
 
 @dataclass(frozen=True)

@@ -48,14 +48,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--no-memory", action="store_true", help="time alone")
     parser.add_argument("--threads", type=int, help="of torch on a CPU; all cores by default")
     parser.add_argument("--leave-allocator", action="store_true", help="do not set the C library's allocator")
-    parser.add_argument("--onednn", action="store_true", help="linear layers of all, the reference too, by oneDNN")
     parser.add_argument("--grow", action="store_true", help="how cost grows, in batches of 4 where another size grows")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--measure-memory", metavar="REGIME", help=argparse.SUPPRESS)
     parser.add_argument("--measure-images", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.grow and (arguments.reference or arguments.onednn):
-        parser.error("--grow measures SAT as it is; leave out --reference and --onednn")
+    if arguments.grow and arguments.reference:
+        parser.error("--grow measures SAT alone; leave out --reference")
     return arguments
 
 
@@ -99,15 +98,6 @@ def regimes_of(arguments: argparse.Namespace) -> dict:
     return {REFERENCE: reference} | chosen
 
 
-def build(regime, workload, arguments: argparse.Namespace):
-    from sat_peft.onednn import use_onednn
-
-    contestant = regime.build(workload)
-    if arguments.onednn:
-        use_onednn(contestant.model)
-    return contestant
-
-
 def synchronize() -> None:
     import torch
 
@@ -122,7 +112,7 @@ def measure_time(arguments: argparse.Namespace, regimes: dict) -> tuple[dict, di
     from sat_peft.benchmark.regimes import PLAIN
 
     workload = workload_of(arguments)
-    contestants = {name: build(regime, workload, arguments) for name, regime in regimes.items()}
+    contestants = {name: regime.build(workload) for name, regime in regimes.items()}
     differences = {}
     if REFERENCE in contestants:
         reference = contestants[REFERENCE].model
@@ -147,7 +137,7 @@ def measure_memory(arguments: argparse.Namespace) -> int:
     prepare(arguments)
     regime = regimes_of(arguments)[arguments.measure_memory]
     with MemoryPeak() as memory:
-        contestant = build(regime, workload_of(arguments), arguments)
+        contestant = regime.build(workload_of(arguments))
         for _ in range(MEMORY_STEPS):
             contestant.step()
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else memory.growth
@@ -162,9 +152,7 @@ def measure_elsewhere(*options: str) -> object:
 
 def compare(arguments: argparse.Namespace) -> dict:
     """Images a second, processor time and memory by regime, with ratios to the reference or to plain fine-tuning."""
-    settings = (
-        prepare(arguments) | asdict(workload_of(arguments)) | {"onednn": arguments.onednn, "steps": arguments.steps}
-    )
+    settings = prepare(arguments) | asdict(workload_of(arguments)) | {"steps": arguments.steps}
     regimes = regimes_of(arguments)
     memory = {}
     if not arguments.no_memory:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 from typing import NamedTuple
 
 import timm
@@ -16,7 +16,7 @@ from torch import nn
 from sat_peft.backbones import create_backbone
 from sat_peft.losses import SatLoss
 from sat_peft.training import create_optimizer
-from sat_peft.tuner import SatConfig
+from sat_peft.tuner import FrozenTokens, SatConfig
 from sat_peft.tuner.backbone import base_parameters
 
 # Published settings of CUB. No time depends on them, stochastic depth apart.
@@ -112,6 +112,19 @@ def build_sat(workload: Workload, *, all_blocks: bool = False, whole_backbone: b
     return Contestant(model, lambda: criterion(model(workload.images), workload.labels).total, optimizer)
 
 
+def build_cached(workload: Workload) -> Contestant:
+    """SAT with a late token on what the frozen blocks have made of the images before, kept as in a feature cache."""
+    contestant = build_sat(workload, tune="full", token_entry="late")
+    model, criterion = contestant.model, SatLoss(AREA_TARGET)
+
+    @cache
+    def frozen() -> FrozenTokens:  # in the first step, since the weights of a reference may come before it
+        tokens, shape = model.base_model.frozen_tokens(workload.images)
+        return FrozenTokens(tokens.half(), shape)
+
+    return replace(contestant, loss=lambda: criterion(model(frozen()), workload.labels).total)
+
+
 PLAIN = "plain"
 REGIMES: dict[str, Regime] = {
     PLAIN: Regime("timm's model, all parameters, cross-entropy", build_plain),
@@ -128,6 +141,9 @@ REGIMES: dict[str, Regime] = {
         )
         for entry in ("input", "isolated", "late")
     },
+    "last_blocks_cached": Regime(
+        "the K spatial blocks, token, head; token_entry='late', from a feature cache", build_cached
+    ),
     **{
         f"token_{entry}": Regime(
             f"token and head; token_entry={entry!r}",
