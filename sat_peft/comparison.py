@@ -197,10 +197,12 @@ def close_run(accelerator: Accelerator, run: RunFolder, comparison: Comparison, 
         write_model_card(run.path)
         write_report(run.path)
     size, seconds = results["adapter_bytes"] / 1000, results["seconds"]
+    # Without boxes, an evaluation has nothing to measure and refuses the run.
+    measured = comparison.evaluations["sat"].num_with_boxes > 0
+    then = "see more of its figures:\n  sat-peft evaluate" if measured else "predict boxes:\n  sat-peft predict IMAGES"
     accelerator.print(
         f"\nTest split: {results['test_images']} images, protocol {results['protocol']}, percent\n"
         f"{comparison.table()}\n"
         f"\nRun folder: {run.path}  (adapter {size:.0f} kB, {seconds:.0f} s)\n"
-        f"Look at {run.path / REPORT}, then see more of its figures:\n"
-        f"  sat-peft evaluate --run {run.path}"
+        f"Look at {run.path / REPORT}, then {then} --run {run.path}"
     )

@@ -142,7 +142,10 @@ def test_class_folders_without_any_box_train_and_show_their_maps(train, tmp_path
     data = flatten(tmp_path / "data")
     (data / "metadata.jsonl").unlink()
     run = train(data=str(data))
-    assert "not measured (the test split has no boxes)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "not measured (the test split has no boxes)" in said
+    assert f"sat-peft predict IMAGES --run {run}" in said
+    assert "sat-peft evaluate" not in said
     assert read(run, "results.json")["methods"]["sat"]["gt_known"] is None
     with Image.open(run / "examples.png") as picture:
         assert picture.format == "PNG"
