@@ -164,7 +164,7 @@ def test_threshold_is_the_given_one_else_the_validation_splits_else_the_protocol
     without_boxes = evaluate(brightness, loader(spots(3, boxes=False)), accelerator, protocol="original")
     for nothing in (None, without_boxes):
         default = resolve_threshold(None, nothing, "original")
-        assert (default.value, default.source) == (0.3, "fixed: default of protocol original")
+        assert (default.value, default.source) == (0.2, "fixed: default of protocol original")
 
 
 def test_threshold_out_of_range_is_refused():

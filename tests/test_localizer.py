@@ -158,7 +158,7 @@ def test_threshold_and_classes_come_from_the_run(run, localizer):
 
 def test_adapter_alone_has_the_threshold_of_the_protocol(run):
     alone = Localizer.from_pretrained(run / "adapter", weights=run.parent / "model.safetensors", device="cpu")
-    assert (alone.threshold.value, alone.threshold.source) == (0.3, "fixed: default of protocol original")
+    assert (alone.threshold.value, alone.threshold.source) == (0.2, "fixed: default of protocol original")
 
 
 @pytest.mark.parametrize("changes", [{"protocol": "sat"}, None])
