@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -62,6 +63,18 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # musl has no mallopt
         return False
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _INT_MAX))
+
+
+def release_freed_memory() -> None:
+    """Gives freed memory back to the system, where it lies between what is still in use as well.
+
+    A long loop that keeps a little of every batch and frees the rest would, with memory that is kept, grow with the
+    number of batches: what it keeps makes the holes too small for the next batch. Elsewhere than on glibc nothing is
+    done.
+    """
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):  # musl has no malloc_trim
+            ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))
 
 
 def set_cpu_threads(threads: int | None = None) -> int:

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 
+from sat_peft.cpu import release_freed_memory
 from sat_peft.data.transforms import CENTRE_OF_TEN
 from sat_peft.errors import UsageError
 from sat_peft.localization import (
@@ -28,6 +29,8 @@ from sat_peft.localization import (
 # counts an image only where the label is among the k predicted classes, so the label's map is the predicted class's.
 Method = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
+# Batches; more often costs time, less often memory.
+_RELEASED_EVERY = 8
 CENTRE_BOX_SIDES = tuple(round(0.05 * step, 2) for step in range(4, 21))
 
 
@@ -91,7 +94,9 @@ def evaluate(
     accumulator = LocalizationAccumulator(protocol, threshold=threshold)
     images: list[EvaluatedImage] = []
     with torch.inference_mode():
-        for batch in loader:
+        for number, batch in enumerate(loader, 1):
+            if number % _RELEASED_EVERY == 0:
+                release_freed_memory()
             logits, maps = method(batch["images"], batch["labels"])
             logits, maps = logits.float().cpu(), maps.float().cpu()
             labels, sizes = batch["labels"].cpu(), [tuple(size) for size in batch["image_sizes"].tolist()]

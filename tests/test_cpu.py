@@ -1,14 +1,22 @@
 """Threads of a process on the CPU."""
 
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import accelerate
 import pytest
 import torch
 
 from sat_peft import cpu
-from sat_peft.cpu import join_processes, keep_freed_memory, prepare_cpu, set_cpu_threads
+from sat_peft.cpu import (
+    join_processes,
+    keep_freed_memory,
+    prepare_cpu,
+    release_freed_memory,
+    set_cpu_threads,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +84,33 @@ def test_processes_without_a_gpu_join_each_other(monkeypatch, processes, device,
     monkeypatch.setattr(accelerate, "PartialState", lambda **options: asked.append(options))
     join_processes()
     assert asked == ([{"cpu": True}] if joined else [])
+
+
+HOLES = """
+import psutil
+from sat_peft.cpu import keep_freed_memory, release_freed_memory
+
+if not keep_freed_memory():
+    raise SystemExit("no glibc")
+blocks = [bytearray(2**20) for _ in range(100)]
+blocks = blocks[::2]  # what is freed lies between what is kept
+before = psutil.Process().memory_info().rss
+release_freed_memory()
+print((before - psutil.Process().memory_info().rss) / 2**20)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
+def test_freed_memory_between_what_is_in_use_is_released():
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", HOLES], env=environment, capture_output=True, text=True, check=False)
+    if "no glibc" in done.stderr:
+        pytest.skip("no glibc")
+    assert done.returncode == 0, done.stderr
+    assert 40 < float(done.stdout) < 60
+
+
+def test_there_is_nothing_to_release_elsewhere(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(cpu.ctypes, "CDLL", lambda name: pytest.fail("asked for the C library"))
+    release_freed_memory()

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 from PIL import Image
 
+from sat_peft import evaluator
 from sat_peft.backbones import DataConfig
 from sat_peft.data.features import localization_features
 from sat_peft.data.loaders import build_loaders
@@ -228,6 +229,20 @@ def test_methods_run_in_inference_mode(accelerator):
 
     evaluate(seen, loader(spots(3), batch_size=2), accelerator, protocol="original")
     assert modes == [True, True]
+
+
+def test_freed_memory_goes_back_to_the_system_again_and_again(accelerator, monkeypatch):
+    """What is kept of every batch lies between what is freed: without this, memory grows with the number of images."""
+    released = []
+    monkeypatch.setattr(evaluator, "release_freed_memory", lambda: released.append(len(seen)))
+    seen = []
+
+    def counted(images, labels):
+        seen.append(len(images))
+        return brightness(images, labels)
+
+    evaluate(counted, loader(spots(17), batch_size=1), accelerator, protocol="original")
+    assert released == [7, 15]
 
 
 # Two processes
