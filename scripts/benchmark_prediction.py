@@ -25,7 +25,6 @@ import tempfile
 import time
 from pathlib import Path
 
-# As many scenes are drawn; further files are links to them, which costs a reader the same.
 DISTINCT_IMAGES = 200
 
 
@@ -44,20 +43,10 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def write_images(folder: Path, count: int, image_size: int) -> None:
-    from PIL import Image
+    from sat_peft.benchmark.images import write_scenes
 
-    from sat_peft.data.scenes import NOVEL_CLASSES, render_scene, scene_seed
-
-    for number in range(count):
-        path = folder / f"{number % 100:02}" / f"{number}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if number < DISTINCT_IMAGES:
-            scene_class = NOVEL_CLASSES[number % len(NOVEL_CLASSES)]
-            scene = render_scene(scene_class, scene_seed("test", number), image_size=image_size)
-            Image.fromarray(scene.image).save(path, quality=90)
-        else:
-            first = number % DISTINCT_IMAGES
-            os.link(folder / f"{first % 100:02}" / f"{first}.jpg", path)
+    paths = [folder / f"{number % 100:02}" / f"{number}.jpg" for number in range(count)]
+    write_scenes(paths, image_size=image_size, distinct=DISTINCT_IMAGES)
 
 
 def prepare(arguments: argparse.Namespace):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -15,13 +14,13 @@ import timm
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from PIL import Image
 
 from sat_peft.backbones import DataConfig
+from sat_peft.benchmark.images import write_scenes
 from sat_peft.benchmark.measure import MemoryPeak, exponent, take_turns
 from sat_peft.benchmark.regimes import REGIMES, Workload
 from sat_peft.data.loaders import build_evaluation_loader
-from sat_peft.data.scenes import NOVEL_CLASSES, render_scene, scene_seed
+from sat_peft.data.scenes import NOVEL_CLASSES
 from sat_peft.data.sources import load_source
 from sat_peft.evaluator import evaluate
 from sat_peft.run import write_text_atomic
@@ -30,7 +29,6 @@ REGIMES_THAT_GROW = ("everything", "last_blocks_isolated")
 # Of the axes on which something else grows.
 BATCH_SIZE = 4
 IMAGE_COUNTS = (500, 2000, 8000)
-# As many scenes are drawn; further files are links to them, which costs a reader the same.
 DISTINCT_IMAGES = 100
 IMAGE_SIDE = 96
 
@@ -101,22 +99,12 @@ def measure_axis(
 
 def write_images(folder: Path, count: int) -> None:
     """Writes class folders of a test split with `count` JPEG files and their boxes, and of a training split."""
-    rows = []
     for scene_class in NOVEL_CLASSES:  # from whose folders the classes are read
         (folder / "train" / scene_class.name).mkdir(parents=True)
-    for number in range(count):
-        scene_class = NOVEL_CLASSES[number % len(NOVEL_CLASSES)]
-        path = folder / "test" / scene_class.name / f"{number}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scene_number = number % DISTINCT_IMAGES
-        first = folder / "test" / NOVEL_CLASSES[scene_number % len(NOVEL_CLASSES)].name / f"{scene_number}.jpg"
-        if path == first:
-            scene = render_scene(scene_class, scene_seed("test", number), image_size=IMAGE_SIDE)
-            Image.fromarray(scene.image).save(path, quality=90)
-        else:
-            os.link(first, path)
-        box = [IMAGE_SIDE // 4, IMAGE_SIDE // 4, IMAGE_SIDE // 2, IMAGE_SIDE // 2]
-        rows.append(json.dumps({"file_name": f"{scene_class.name}/{path.name}", "objects": {"bbox": [box]}}))
+    names = [f"{NOVEL_CLASSES[number % len(NOVEL_CLASSES)].name}/{number}.jpg" for number in range(count)]
+    write_scenes([folder / "test" / name for name in names], image_size=IMAGE_SIDE, distinct=DISTINCT_IMAGES)
+    box = [IMAGE_SIDE // 4, IMAGE_SIDE // 4, IMAGE_SIDE // 2, IMAGE_SIDE // 2]
+    rows = [json.dumps({"file_name": name, "objects": {"bbox": [box]}}) for name in names]
     write_text_atomic(folder / "test" / "metadata.jsonl", "\n".join(rows) + "\n")
 
 

@@ -125,6 +125,18 @@ def build_cached(workload: Workload) -> Contestant:
     return replace(contestant, loss=lambda: criterion(model(frozen()), workload.labels).total)
 
 
+def _token_entries(name: str, trained: str, tune: str) -> dict[str, Regime]:
+    """The regime in every mode of `token_entry`."""
+    return {
+        f"{name}_{entry}": Regime(
+            f"{trained}; token_entry={entry!r}",
+            partial(build_sat, tune=tune, token_entry=entry),
+            published_forward=entry == "input",
+        )
+        for entry in ("input", "isolated", "late")
+    }
+
+
 PLAIN = "plain"
 REGIMES: dict[str, Regime] = {
     PLAIN: Regime("timm's model, all parameters, cross-entropy", build_plain),
@@ -133,25 +145,11 @@ REGIMES: dict[str, Regime] = {
         partial(build_sat, tune="full", all_blocks=True, whole_backbone=True),
         published_forward=True,
     ),
-    **{
-        f"last_blocks_{entry}": Regime(
-            f"the K spatial blocks, token, head; token_entry={entry!r}",
-            partial(build_sat, tune="full", token_entry=entry),
-            published_forward=entry == "input",
-        )
-        for entry in ("input", "isolated", "late")
-    },
+    **_token_entries("last_blocks", "the K spatial blocks, token, head", tune="full"),
     "last_blocks_cached": Regime(
         "the K spatial blocks, token, head; token_entry='late', from a feature cache", build_cached
     ),
-    **{
-        f"token_{entry}": Regime(
-            f"token and head; token_entry={entry!r}",
-            partial(build_sat, tune="none", token_entry=entry),
-            published_forward=entry == "input",
-        )
-        for entry in ("input", "isolated", "late")
-    },
+    **_token_entries("token", "token and head", tune="none"),
     "lora": Regime(
         "LoRA of rank 8 in the K spatial blocks, token, head; token at the input",
         partial(build_sat, tune="lora"),

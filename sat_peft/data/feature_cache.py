@@ -182,18 +182,23 @@ def open_feature_cache(
     }
     key = hashlib.sha256(json.dumps(details, sort_keys=True).encode()).hexdigest()[:32]
     path = folder / f"{key}.npy"
-    if not _can_be_trusted(path, source, say):
+    if _problem(path, source) is not None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with _locked(path, say):
-                # Another process may have built it since, or a damaged one is still there.
-                if not _can_be_trusted(path, source, say):
+                # Another process may have built it since.
+                problem = _problem(path, source)
+                if problem is not None:
+                    if path.exists():
+                        say(f"feature cache: {path} {problem}, and is built anew")
                     _build(path, source, details, limit * _GB, say)
         except OSError as error:
             raise UsageError(
                 f"the feature cache cannot be written in {folder} ({error.strerror or error}). Name a folder with "
                 "enough space that can be written with --feature-cache, or train without it."
             ) from error
+    with suppress(OSError):  # a folder without write access
+        os.utime(path)  # what was not used for longest goes first
     return FeatureRows(path, labels(source.images.rows), source.image_shape)
 
 
@@ -239,20 +244,10 @@ def _locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
         lock.release()
 
 
-def _can_be_trusted(path: Path, source: FeatureSource, say: Callable[[str], None]) -> bool:
-    """Whether there is a cache, whole, of which a few tokens are what the backbone gives now."""
-    if not path.is_file():
-        return False
-    problem = _problem(path, source)
-    if problem is not None:
-        say(f"feature cache: {path} {problem}, and is built anew")
-        return False
-    with suppress(OSError):  # a folder without write access
-        os.utime(path)
-    return True
-
-
 def _problem(path: Path, source: FeatureSource) -> str | None:
+    """What keeps a cache from being trusted: None if it is whole, and a few tokens are what the backbone gives now."""
+    if not path.is_file():
+        return "is not there"
     try:
         tokens = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

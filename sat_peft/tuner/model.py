@@ -219,7 +219,7 @@ class SatModel(LoraModel):
         config = self._active_config()
         entry = len(vit.blocks) if config is None else entry_block(vit, config)
         vit.norm_pre.joins_later = config is not None and entry > 0
-        vit.norm_pre.takes_frozen_tokens = config is not None and frozen_blocks(vit, config) > 0
+        vit.norm_pre.takes_frozen_tokens = frozen_blocks(vit, config) > 0
         for index, block in enumerate(vit.blocks):
             if isinstance(block, SatBlockMixin):
                 block.sat_token_path = token_path(vit, config, index)
@@ -294,7 +294,7 @@ class SatModel(LoraModel):
             UsageError: if no adapter is active, or the active one leaves no blocks that are frozen in this sense.
         """
         vit, config = self.model, self._active_config()
-        blocks = 0 if config is None else frozen_blocks(vit, config)
+        blocks = frozen_blocks(vit, config)
         if blocks == 0:
             names = ("token_entry", "num_spatial_blocks", "num_tuned_blocks")
             raise UsageError(
@@ -313,8 +313,7 @@ class SatModel(LoraModel):
 
     def frozen_fingerprint(self) -> str:
         """SHA-256 of everything that `frozen_tokens` depends on: where it is the same, so are they."""
-        vit, config = self.model, self._active_config()
-        return frozen_fingerprint(vit, 0 if config is None else frozen_blocks(vit, config))
+        return frozen_fingerprint(self.model, frozen_blocks(self.model, self._active_config()))
 
     # Removal
 

@@ -43,12 +43,12 @@ def token_path(vit: nn.Module, config: SatConfig | None, index: int) -> TokenPat
     return TokenPath.FROZEN if index < frozen_blocks(vit, config) else TokenPath.WAIT
 
 
-def frozen_blocks(vit: nn.Module, config: SatConfig) -> int:
+def frozen_blocks(vit: nn.Module, config: SatConfig | None) -> int:
     """Number of first blocks that are neither trained nor meet the spatial token, so that their result never changes.
 
-    Only a late token leaves any.
+    Only a late token leaves any. `config` is that of the active adapter, if any.
     """
-    return first_adapted_block(vit, config) if config.token_entry == "late" else 0
+    return 0 if config is None or config.token_entry != "late" else first_adapted_block(vit, config)
 
 
 def attention_mode(vit: nn.Module, config: SatConfig | None, index: int) -> AttentionMode:

@@ -15,73 +15,13 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from datasets import Dataset
-from peft import get_peft_model
 from PIL import Image
-from timm.models.vision_transformer import VisionTransformer
+from tiny_cache import COUNT, VIEW_BYTES, Counting, create_model, create_source, write_images
 
-from sat_peft import FrozenTokens, SatConfig
-from sat_peft.backbones import DataConfig
-from sat_peft.data.feature_cache import FeatureSource, build_feature_loader, open_feature_cache
-from sat_peft.data.features import localization_features
-from sat_peft.data.loaders import ImageRows
+from sat_peft import FrozenTokens
+from sat_peft.data.feature_cache import build_feature_loader, open_feature_cache
 from sat_peft.data.sampler import View
-from sat_peft.data.transforms import training_steps
 from sat_peft.errors import UsageError
-
-CONFIG = DataConfig((32, 32), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear")
-COUNT = 6
-# Of one view: 17 tokens of 16 float16 numbers.
-VIEW_BYTES = 17 * 16 * 2
-
-
-def create_model(seed: int = 0):
-    torch.manual_seed(seed)
-    vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=16, depth=3, num_heads=2, num_classes=0)
-    config = SatConfig(num_classes=2, num_spatial_blocks=1, tune="none", token_entry="late")
-    return get_peft_model(vit, config).eval()
-
-
-def write_images(folder: Path) -> Dataset:
-    folder.mkdir(parents=True, exist_ok=True)
-    generator = np.random.default_rng(0)
-    paths = [folder / f"{number}.png" for number in range(COUNT)]
-    for path in paths:
-        if not path.exists():
-            Image.fromarray(generator.integers(0, 256, (40, 32, 3), dtype=np.uint8)).save(path, compress_level=0)
-    return Dataset.from_dict(
-        {
-            "image_id": [path.name for path in paths],
-            "image": [{"bytes": None, "path": str(path)} for path in paths],
-            "label": [number % 2 for number in range(COUNT)],
-            "boxes": [[] for _ in paths],
-        },
-        features=localization_features(["a", "b"]),
-    )
-
-
-def create_source(dataset, model, *, views=3, augmentation="shift", dtype="float16", **changes) -> FeatureSource:
-    resize, augment = training_steps(CONFIG, augmentation)
-    arguments = {
-        "views": views,
-        "compute": model.base_model.frozen_tokens,
-        "identity": {"backbone": model.base_model.frozen_fingerprint()},
-        "image_shape": (3, 32, 32),
-        "dtype": dtype,
-        "batch_size": 4,
-    }
-    return FeatureSource(ImageRows(dataset, augment, resize=resize), **(arguments | changes))
-
-
-class Counting:
-    """A function of tokens that knows how many images it has seen."""
-
-    def __init__(self, model):
-        self.model, self.images = model, 0
-
-    def __call__(self, images):
-        self.images += len(images)
-        return self.model.base_model.frozen_tokens(images)
 
 
 @pytest.fixture
@@ -228,6 +168,7 @@ def test_a_cache_that_cannot_be_trusted_is_built_anew(dataset, folder, damage):
     rows = open_feature_cache(folder, create_source(dataset, model), say=said.append)
     np.testing.assert_array_equal(rows.tokens, expected)
     assert "built anew" in said[0]
+    assert sum("built anew" in line for line in said) == 1
     assert not leftovers(folder)
 
 
@@ -341,7 +282,7 @@ PROGRAM = """
     import sys, time
     from pathlib import Path
     sys.path.insert(0, {tests!r})
-    from test_feature_cache import create_model, create_source, write_images
+    from tiny_cache import create_model, create_source, write_images
     from sat_peft.data.feature_cache import open_feature_cache
 
     model = create_model()
