@@ -57,11 +57,14 @@ def main(config: Config) -> int:
         ),
         workers=config.workers,
         tolerated=(SKIPPED_KINDS if options.skip_bad else ()) + (("leak",) if config.allow_duplicates else ()),
+        test_fraction=options.test_fraction,
         progress=True,
     )
     output.mkdir(parents=True, exist_ok=True)
     write_json_atomic(output / "report.json", {"options": asdict(options), **check.summary()})
-    draw_contact_sheet(output / "contact_sheet.png", check)
     print(data_check_text(check))
-    print(f"\nAll findings: {output / 'report.json'}\nLook at the boxes: {output / 'contact_sheet.png'}")
+    print(f"\nAll findings: {output / 'report.json'}")
+    if check.splits:
+        draw_contact_sheet(output / "contact_sheet.png", check)
+        print(f"Look at the boxes: {output / 'contact_sheet.png'}")
     return 0 if check.ok else 1

@@ -76,6 +76,13 @@ def from_xyxy(boxes, box_format: str, image_size: tuple[int, int] | None = None)
     return boxes
 
 
+def seem_relative(boxes) -> bool:
+    """Whether (n, 4) xyxy boxes that should be in pixels all lie in the first one, as shares of the sides do."""
+    boxes = np.asarray(boxes, np.float64)
+    # -1 is what a box from 0 becomes that was taken to count from 1.
+    return boxes.size > 0 and bool(boxes.max() <= 1 and boxes.min() >= -1)
+
+
 def box_outside(boxes, image_size: tuple[int, int]) -> list[float] | None:
     """The first of the (n, 4) xyxy boxes that leaves an image of (width, height) pixels, or None.
 

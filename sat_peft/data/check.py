@@ -12,10 +12,11 @@ import numpy as np
 from datasets import Dataset
 from datasets.utils import tqdm
 
-from sat_peft.data.decoding import decode_image, decode_masks, exif_orientation, outside_problem
+from sat_peft.data.decoding import decode_image, decode_masks, low_bits, outside_problem, read_head
 from sat_peft.data.features import labels, mask_cells, undecoded
+from sat_peft.data.shots import split_share
 from sat_peft.data.sources import Problems
-from sat_peft.data.sources.records import MAX_LISTED
+from sat_peft.data.sources.records import MAX_LISTED, SAME_MISTAKE
 from sat_peft.data.sources.registry import SPLITS
 from sat_peft.data.threads import in_order
 from sat_peft.errors import UsageError
@@ -25,6 +26,8 @@ AREA_EDGES = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1)
 _QUANTILES = {"min": 0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1}
 # Two of a million different images have the same 64 bits with a probability of 3e-8.
 _DIGEST_BYTES = 8
+# The upper eight of 16 bits of which 12 are used.
+_DARK = 16
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,16 @@ KINDS = {
     ),
     "conflict": Kind("images that are in two classes of a split, pixel by pixel", "Remove the wrong one.", False),
     "duplicate": Kind("repeated images within a class and split, pixel by pixel", "Keep one of each.", False),
+    "size": Kind(
+        "images of another size than their annotation tells",
+        "Look whether the boxes fit: the files may have been resized or turned since.",
+        False,
+    ),
+    "dark": Kind(
+        "images that use 12 or fewer of their 16 bits, and are read as nearly black",
+        "Scale their values to all 16 bits, or save them with 8.",
+        False,
+    ),
     "empty_mask": Kind("masks without an object", "Masks are light, above 127 of 255, on the object.", False),
     "untested_class": Kind("classes without an image in an evaluated split", "Add images, if it matters.", False),
 }
@@ -59,12 +72,13 @@ KINDS = {
 
 @dataclass
 class Finding:
-    """What was found of one kind: `count` times, of which the first `MAX_LISTED` are `listed`."""
+    """What was found of one kind: `count` times, of which the first `MAX_LISTED` are `listed`; `hint` is a cause."""
 
     kind: str
     stops: bool
     count: int = 0
     listed: list[str] = field(default_factory=list)
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,14 +137,21 @@ class SplitCheck:
 
 @dataclass(frozen=True)
 class DataCheck:
-    """What is in a data set, by split, and what was found in it."""
+    """What is in a data set, by split, and what was found in it.
+
+    Args:
+        splits: those that can be read; none where all entries are bad.
+        findings: by kind.
+        remarks: what was left out, and what was read as it was plainly meant.
+    """
 
     splits: dict[str, SplitCheck]
     findings: list[Finding]
+    remarks: list[str]
 
     @property
     def class_names(self) -> list[str]:
-        return next(iter(self.splits.values())).rows.features["label"].names
+        return next(iter(self.splits.values())).rows.features["label"].names if self.splits else []
 
     @property
     def ok(self) -> bool:
@@ -151,9 +172,11 @@ class DataCheck:
                     "stops_training": finding.stops,
                     "count": finding.count,
                     "listed": finding.listed,
+                    "hint": finding.hint,
                 }
                 for finding in self.findings
             ],
+            "remarks": self.remarks,
         }
 
 
@@ -171,6 +194,7 @@ class _Findings(dict[str, Finding]):
 class _Measured:
     """What is kept of one image: see `SplitCheck`; `problems` are pairs of a kind and a text."""
 
+    image_id: str
     size: tuple[int, int] = (0, 0)
     turned: bool = False
     num_boxes: int = 0
@@ -185,6 +209,7 @@ def check_data(
     *,
     workers: int | None = None,
     tolerated: Collection[str] = (),
+    test_fraction: float | None = None,
     progress: bool = False,
 ) -> DataCheck:
     """Reads every image of every split, several at a time, and keeps a few numbers of each.
@@ -196,6 +221,7 @@ def check_data(
         load: a split by its name, as `load_source` does it; it reports bad entries to the `Problems` that it is given.
         workers: threads; as many as there are cores by default.
         tolerated: keys of `KINDS` that do not stop training.
+        test_fraction: share of the training images that is going to stand for a test split, where there is none.
         progress: show a bar.
 
     Raises:
@@ -205,37 +231,59 @@ def check_data(
     if workers < 1:
         raise UsageError(f"workers must be at least 1, got {workers}.")
     findings = _Findings()
-    loaded = _load(load, findings)
-    splits = {name: _check_split(name, rows, findings, workers, progress) for name, rows in loaded.items()}
+    remarks: list[str] = []
+    sizes: dict[str, dict[str, tuple[int, int]]] = {}
+    loaded = _load(load, findings, remarks, sizes)
+    splits = {}
+    for name, rows in loaded.items():
+        splits[name] = _check_split(name, rows, findings, sizes[name], workers, progress)
+    if test_fraction is not None and "train" in loaded and "test" not in loaded and "split" not in findings:
+        try:
+            split_share(loaded["train"], test_fraction, 0, purpose="test")
+        except UsageError as error:
+            findings.add("split", f"test: {error}")
     _find_missing_classes(splits, findings)
     _find_duplicates(splits, findings)
     for finding in findings.values():
         finding.stops &= finding.kind not in tolerated
-    return DataCheck(splits, [findings[kind] for kind in KINDS if kind in findings])
+    return DataCheck(splits, [findings[kind] for kind in KINDS if kind in findings], remarks)
 
 
-def _load(load: Callable[[str, Problems], Dataset | None], findings: _Findings) -> dict[str, Dataset]:
+def _load(
+    load: Callable[[str, Problems], Dataset | None],
+    findings: _Findings,
+    remarks: list[str],
+    sizes: dict[str, dict[str, tuple[int, int]]],
+) -> dict[str, Dataset]:
     loaded, errors = {}, []
     for split in SPLITS:
-        problems = Problems(skip=True, read_images=False)
+        sizes[split] = {}
+        problems = Problems(skip=True, read_images=False, sizes=sizes[split])
         try:
             rows = load(split, problems)
         except UsageError as error:
             errors.append(error)
-            findings.add("split", f"{split}: {error}")
+            # What follows the first line are the bad entries, which are findings of their own.
+            what = str(error).partition("\n")[0] if problems.count else error
+            findings.add("split", f"{split}: {what}")
             rows = None
+        remarks += [line if split in line else f"{line} ({split})" for line in problems.remarks()]
         for problem in problems.listed:
             findings.add("entry", f"{split}: {problem}")
         if problems.count > len(problems.listed):
             findings["entry"].count += problems.count - len(problems.listed)
+        if problems.same_mistake:
+            findings["entry"].hint = SAME_MISTAKE
         if rows is not None:
             loaded[split] = rows
-    if not loaded:
+    if not loaded and "entry" not in findings:
         raise errors[0] if errors else UsageError("the data set has no split.")
     return loaded
 
 
-def _check_split(name: str, rows: Dataset, findings: _Findings, workers: int, progress: bool) -> SplitCheck:
+def _check_split(
+    name: str, rows: Dataset, findings: _Findings, told: dict[str, tuple[int, int]], workers: int, progress: bool
+) -> SplitCheck:
     count = len(rows)
     size, num_boxes = np.zeros((count, 2), np.int32), np.zeros(count, np.int32)
     digest, areas, bad_boxes, turned, masked = np.zeros(count, np.uint64), array("f"), [], 0, 0
@@ -247,6 +295,12 @@ def _check_split(name: str, rows: Dataset, findings: _Findings, workers: int, pr
         masked += image.masked
         for kind, text in image.problems:
             findings.add(kind, f"{name}: {text}")
+        given = told.get(image.image_id)
+        # 0 x 0 is what tools write that do not know.
+        if given is not None and min(given) > 0 and given != image.size and image.size != (0, 0):
+            width, height = image.size
+            text = f"{image.image_id}: {given[0]} x {given[1]} in the annotation, {width} x {height} in the file"
+            findings.add("size", f"{name}: {text}")
         if any(kind == "box" for kind, _ in image.problems):
             bad_boxes.append(row)
     return SplitCheck(
@@ -266,13 +320,16 @@ def _check_split(name: str, rows: Dataset, findings: _Findings, workers: int, pr
 def _measure(row: dict) -> _Measured:
     image_id, record = row["image_id"], row["image"]
     boxes = np.asarray(row["boxes"], np.float64).reshape(-1, 4)
-    measured = _Measured(num_boxes=len(boxes))
+    measured = _Measured(image_id, num_boxes=len(boxes))
     try:
         pixels = np.ascontiguousarray(decode_image(record, image_id))
-        measured.turned = exif_orientation(record, image_id) != 1
+        measured.turned = read_head(record, image_id).orientation != 1
+        bits = low_bits(record, image_id) if pixels.max(initial=0) < _DARK else None
     except UsageError as error:
         measured.problems.append(("image", str(error)))
         return measured
+    if bits is not None:
+        measured.problems.append(("dark", f"{image_id}: {bits} of 16 bits"))
     height, width = pixels.shape[-2:]
     measured.size = (width, height)
     content = hashlib.blake2b(f"{width}x{height}".encode(), digest_size=_DIGEST_BYTES)
@@ -313,6 +370,8 @@ def _find_missing_classes(splits: dict[str, SplitCheck], findings: _Findings) ->
 def _find_duplicates(splits: dict[str, SplitCheck], findings: _Findings) -> None:
     names = list(splits)
     rows = [np.flatnonzero(split.readable) for split in splits.values()]
+    if not rows:
+        return
     split_of = np.repeat(np.arange(len(names)), [len(found) for found in rows])
     row_of = np.concatenate(rows)
     digest = np.concatenate([split.digest[found] for split, found in zip(splits.values(), rows, strict=True)])

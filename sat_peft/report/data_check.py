@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from sat_peft.data.check import KINDS, DataCheck, SplitCheck
 from sat_peft.data.decoding import decode_image, decode_masks
 from sat_peft.data.features import mask_cells, undecoded
 from sat_peft.errors import UsageError
+from sat_peft.files.paths import shown_name
 from sat_peft.run import atomic_replacement
 
 _SHOWN_FINDINGS = 5
@@ -28,14 +30,10 @@ _BOX, _BAD_BOX, _MASK = "#34c759", "#ff3b30", "#0a84ff"
 
 def data_check_text(check: DataCheck) -> str:
     """The report for a terminal: a table of the splits, class counts, and every kind of finding with examples."""
-    lines = [f"{'':<28}" + "".join(f"{name:>14}" for name in check.splits)]
-    columns = [_figures(split) for split in check.splits.values()]
-    for title in columns[0]:
-        lines.append(f"{title:<28}" + "".join(f"{column[title]:>14}" for column in columns))
-    lines += ["", *_class_lines(check)]
-    if not any(split.num_boxes.any() for name, split in check.splits.items() if name != "train"):
+    lines = _table(check) if check.splits else ["No split can be read."]
+    if check.splits and not any(split.num_boxes.any() for name, split in check.splits.items() if name != "train"):
         lines += ["", "No evaluated image has a box: training works, localisation will not be measured."]
-    if "test" not in check.splits:
+    if check.splits and "test" not in check.splits and not any(finding.kind == "split" for finding in check.findings):
         lines += ["", "There is no test split: recipes set a share of the training images aside (--test-fraction)."]
     for finding in check.findings:
         kind = KINDS[finding.kind]
@@ -43,8 +41,27 @@ def data_check_text(check: DataCheck) -> str:
         lines += [textwrap.indent(text, "    ") for text in finding.listed[:_SHOWN_FINDINGS]]
         if finding.count > _SHOWN_FINDINGS:
             lines.append(f"    and {finding.count - _SHOWN_FINDINGS} more")
+        if finding.hint:
+            lines.append(f"    {finding.hint}")
+    if check.remarks:
+        lines += ["", *check.remarks]
     lines += ["", "Training may start." if check.ok else "Training may not start yet."]
     return "\n".join(lines)
+
+
+def _table(check: DataCheck) -> list[str]:
+    columns = [_figures(split) for split in check.splits.values()]
+    return [
+        f"{'':<28}" + "".join(f"{name:>14}" for name in check.splits),
+        *(f"{title:<28}" + "".join(f"{column[title]:>14}" for column in columns) for title in columns[0]),
+        "",
+        *_class_lines(check),
+    ]
+
+
+def _cut(text: str, width: int) -> str:
+    """The beginning of a text that is too long, whether there are blanks in it or not."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _figures(split: SplitCheck) -> dict[str, str]:
@@ -81,8 +98,7 @@ def _class_lines(check: DataCheck) -> list[str]:
     title = f"{len(counts)} classes" + (f", those with the fewest {next(iter(check.splits))} images:" if rest else ":")
     # Numbers stand below those of the splits.
     return [title] + [
-        f"  {textwrap.shorten(check.class_names[label], 25, placeholder='…'):<26}"
-        + "".join(f"{count:>14}" for count in counts[label])
+        f"  {_cut(shown_name(check.class_names[label]), 25):<26}" + "".join(f"{count:>14}" for count in counts[label])
         for label in order
     ]
 
@@ -114,14 +130,16 @@ def draw_contact_sheet(path: Path, check: DataCheck, *, columns: int = 5, max_cl
             _draw(axes, check.splits[name], row)
             axes.set_title(f"{name} {row}", fontsize=6, loc="left", pad=2)
         line[0].text(0, 1.13, _escaped(title), transform=line[0].transAxes, fontsize=8, fontweight="bold")
-    with atomic_replacement(path) as temporary:
+    with atomic_replacement(path) as temporary, warnings.catch_warnings():
+        # Scripts that the font lacks are drawn as boxes.
+        warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(temporary, format="png", dpi=110)
     return sum(len(places) for _, places in rows)
 
 
 def _escaped(text: str) -> str:
     """A class name as it is: a pair of $ would be read as mathematics."""
-    return textwrap.shorten(text, 60, placeholder="…").replace("$", r"\$")
+    return _cut(shown_name(text), 60).replace("$", r"\$")
 
 
 def _places(check: DataCheck, label: int, count: int) -> list[tuple[str, int]]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -13,10 +17,20 @@ from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
 from datasets.fingerprint import get_temporary_cache_files_directory
 
+from sat_peft.data.box_formats import seem_relative
 from sat_peft.data.decoding import decode_image, decode_masks, outside_problem
 from sat_peft.data.features import localization_features
 from sat_peft.data.sources.records import Problems, Record, SourceSplit
 from sat_peft.errors import UsageError
+from sat_peft.files import respelled, spelled
+
+_LARGEST_PIXEL = 1e7
+_ADD = "Add it, or remove its entry."
+# What boxes in pixels are whose numbers are none, and the fix.
+SHARES_AS_PIXELS = (
+    "lies in the first pixel of its image: its numbers seem to be shares of the image's sides, from 0 to 1.",
+    "Write boxes in pixels: multiply x and width by the image's width, y and height by its height.",
+)
 
 
 def _file_cell(path: Path) -> dict:
@@ -28,29 +42,59 @@ def new_arrow_file() -> str:
     return str(Path(tempfile.mkdtemp(dir=get_temporary_cache_files_directory())) / "rows.arrow")
 
 
-def checked_boxes(image_id: str, boxes, problems: Problems) -> list[list[float]] | None:
-    """(n, 4) xyxy boxes as lists; None after a problem."""
+def box_text(box) -> str:
+    """An xyxy box for a message."""
+    return f"the box {[round(float(value), 2) for value in box]} (x0, y0, x1, y1)"
+
+
+def checked_boxes(where: str, boxes, problems: Problems) -> list[list[float]] | None:
+    """(n, 4) xyxy boxes in pixels as lists; None after a problem."""
     if len(boxes) == 0:
         return []
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    bad = ~np.isfinite(boxes).all(1) | (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
+    bad = without_area(boxes)
     if bad.any():
-        shown = [round(value, 2) for value in boxes[bad][0].tolist()]
-        problems.add(image_id, f"the box {shown} (x0, y0, x1, y1) has no area.", "Repair or remove the box.")
+        problems.add(where, f"{box_text(boxes[bad][0])} has no area.", "Repair or remove the box.")
+        return None
+    if seem_relative(boxes):
+        problems.add(where, f"{box_text(boxes[0])} {SHARES_AS_PIXELS[0]}", SHARES_AS_PIXELS[1])
         return None
     return boxes.tolist()
+
+
+def without_area(boxes: np.ndarray) -> np.ndarray:
+    """(n,) whether an xyxy box has no area, or is beyond all images."""
+    with np.errstate(invalid="ignore"):
+        area = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        return ~(area & (np.abs(boxes) < _LARGEST_PIXEL).all(1))
+
+
+def _place(record: Record) -> str:
+    """What names the boxes of a record in messages."""
+    return f"{record.where} ({record.image_id})" if record.where else record.image_id
 
 
 def _file_problem(record: Record) -> tuple[str | Path, str, str] | None:
     """What is wrong with the files of a record, without reading them."""
     for path in (record.image, *record.masks, *record.ignore):
         try:
-            size = path.stat().st_size
-        except OSError as error:
-            return path, f"the file cannot be found or opened ({error.strerror}).", "Add it, or remove its entry."
-        if size == 0:
+            status = os.stat(path)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "no file can have this name"
+            what = f"the file cannot be found or opened ({reason})."
+            return record.where or path, f"{path.name!r}: {what}" if record.where else what, _ADD
+        if not stat.S_ISREG(status.st_mode):
+            return path, "it is a folder or device where an image is expected.", "Replace or remove it."
+        if status.st_size == 0:
             return path, "the file is empty.", "Replace or remove it."
     return None
+
+
+def _respelled(record: Record) -> Record:
+    """The record, whose image may be written in another encoding of the same text."""
+    if record.image.name.isascii() and str(record.image).isascii():
+        return record
+    return replace(record, image=respelled(record.image))
 
 
 def _image_problem(record: Record) -> tuple[str | Path, str, str] | None:
@@ -67,13 +111,13 @@ def _image_problem(record: Record) -> tuple[str | Path, str, str] | None:
             decode_masks(masks, ignore, (width, height), record.image_id)
     except UsageError as error:
         return record.image, str(error), ""
-    return None if problem is None else (record.image_id, *problem)
+    return None if problem is None else (_place(record), *problem)
 
 
 def _usable(records: Iterator[Record], problems: Problems) -> Iterator[Record]:
     """The records whose files exist; where bad entries are skipped, those whose images can be decoded."""
     if not (problems.skip and problems.read_images):
-        for record in records:
+        for record in map(_respelled, records):
             problem = _file_problem(record)
             if problem is None:
                 yield record
@@ -82,12 +126,36 @@ def _usable(records: Iterator[Record], problems: Problems) -> Iterator[Record]:
         return
     # Nothing may fail later, in the middle of a training, so every image is read once. Decoding releases the GIL.
     with ThreadPoolExecutor() as pool:
-        while chunk := list(islice(records, 256)):
+        while chunk := [_respelled(record) for record in islice(records, 256)]:
             for record, problem in zip(chunk, pool.map(_image_problem, chunk), strict=True):
                 if problem is None:
                     yield record
                 else:
                     problems.add(*problem)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:  # half of a surrogate pair, as JSON may escape it
+        return False
+    return True
+
+
+def check_class_names(names: Sequence[str], where: str) -> None:
+    """Raises `UsageError` for a name that is empty, no text, or there twice."""
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise UsageError(f"{where} has the class {name!r} {count} times. Rename or remove all but one.")
+        if not name.strip() or not _is_text(name):
+            raise UsageError(f"{where} has a class with the name {name!a}. Give it a name that can be read.")
+
+
+def unusable(what: str, problems: Problems, layout: str) -> UsageError:
+    """The error about a split of which nothing is left: `what`, and the reasons that its entries were left out for."""
+    reasons = [*problems.digest(), *problems.remarks()]
+    # The layout is told where nothing else explains it.
+    return UsageError(f"{what} {layout}" if not reasons else "\n  ".join([what, *reasons]))
 
 
 def build_dataset(split: SourceSplit, problems: Problems, *, where: str, layout: str) -> Dataset:
@@ -102,9 +170,11 @@ def build_dataset(split: SourceSplit, problems: Problems, *, where: str, layout:
     Raises:
         UsageError: no usable image, fewer than two classes, or, unless they are skipped, a bad entry.
     """
-    if len(split.class_names) < 2:
-        raise UsageError(f"{where} has {len(split.class_names)} classes; at least two are needed. {layout}")
-    features = localization_features(split.class_names, with_mask=split.has_masks, several_masks=True)
+    class_names = [spelled(name) for name in split.class_names]
+    if len(class_names) < 2:
+        raise unusable(f"{where} has {len(class_names)} classes; at least two are needed.", problems, layout)
+    check_class_names(class_names, where)
+    features = localization_features(class_names, with_mask=split.has_masks, several_masks=True)
     file = new_arrow_file()
     # Hashes, not texts: a million identifiers as Python strings take several times the room.
     seen: set[int] = set()
@@ -115,10 +185,15 @@ def build_dataset(split: SourceSplit, problems: Problems, *, where: str, layout:
             if key in seen:
                 problems.add(record.image_id, "the image is listed twice.", "Remove one of its entries.")
                 continue
-            boxes = checked_boxes(record.image_id, record.boxes, problems)
+            boxes = checked_boxes(_place(record), record.boxes, problems)
             if boxes is None:
                 continue
+            if not record.image_id.isascii() and not _is_text(record.image_id):
+                problems.add(record.image_id, "the name of the image is no text.", "Rename it.")
+                continue
             seen.add(key)
+            if record.size is not None and problems.sizes is not None:
+                problems.sizes[record.image_id] = record.size
             row = {
                 "image_id": record.image_id,
                 "image": _file_cell(record.image),
@@ -132,6 +207,6 @@ def build_dataset(split: SourceSplit, problems: Problems, *, where: str, layout:
             count += 1
         if count == 0:
             skipped = f" ({problems.count} bad entries were left out)" if problems.count else ""
-            raise UsageError(f"{where} holds no usable images{skipped}. {layout}")
+            raise unusable(f"{where} holds no usable images{skipped}.", problems, layout)
         writer.finalize()
     return Dataset.from_file(file)

@@ -4,22 +4,26 @@
     ROOT/{train,valid,test}/_annotations.coco.json         beside the images                   Roboflow
     ROOT/{train,val,test}.json                             ROOT/{train,val,test}/*.jpg
 
-Numbers of categories need not be contiguous. Crowds are left out, since their box is around many objects.
+Numbers of categories need not be contiguous. Crowds are left out, since their box is around many objects. Numbers that
+are written as text or with a fraction of zero are taken as numbers.
 """
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from sat_peft.data.sources.files import SPLIT_NAMES, read_json, require_folder
+from sat_peft.data.sources.files import SPLIT_NAMES, ImageFinder, require_folder
 from sat_peft.data.sources.objects import AnnotatedImage, object_split
 from sat_peft.data.sources.records import Problems, SourceSplit
 from sat_peft.data.sources.registry import Source
 from sat_peft.errors import UsageError
+from sat_peft.files import FileProblem, is_file, is_folder, is_number, read_json, shown
+from sat_peft.files.readers import LARGE, is_yes, parse_number
 
+_AS_TEXT = "annotations with numbers written as text or with a fraction, taken as numbers"
 # (annotation file, folders of the images) below the root, `{split}` being a name of the split; the first that exist.
 _LAYOUTS = (
     ("annotations/instances_{split}2017.json", ("{split}2017", "images/{split}2017")),
@@ -47,8 +51,8 @@ def _annotation_file(root: Path, split: str, patterns: list[str]) -> tuple[Path,
         if "{split}" not in pattern and split != "train":
             continue
         for name in SPLIT_NAMES[split]:
-            file = root / pattern.format(split=name)
-            if file.is_file():
+            file = root / pattern.replace("{split}", name)
+            if is_file(file):
                 return file, pattern, name
     return None
 
@@ -61,82 +65,131 @@ def _find(root: Path, split: str, annotations: str | None, images: str | None) -
         return None
     file, pattern, name = found
     choices = (images,) if images else layouts.get(pattern, ("{split}", "{split}2017", "images/{split}", "images", "."))
-    folders = [root / choice.format(split=name) for choice in choices]
+    folders = [root / choice.replace("{split}", name) for choice in choices]
     for folder in folders:
-        if folder.is_dir():
+        if is_folder(folder):
             return file, folder
     raise UsageError(f"{file} has no images: there is no folder {' or '.join(map(str, folders))}. {_LAYOUT}")
 
 
 def _read_content(file: Path) -> dict:
-    content = read_json(file)
+    content = read_json(file, limit=LARGE)
     keys = ("images", "annotations", "categories")
     if not isinstance(content, dict) or any(not isinstance(content.get(key), list) for key in keys):
         raise UsageError(f"{file} is no COCO annotation file: it needs the lists {', '.join(keys)}.")
     for key in keys:
         bad = next((number for number, entry in enumerate(content[key]) if not isinstance(entry, dict)), None)
         if bad is not None:
-            raise UsageError(f"{file}: {key}[{bad}] is no object in braces, but {str(content[key][bad])[:80]!r}.")
+            raise FileProblem(file, f"{key}[{bad}] is no object in braces, but {shown(content[key][bad])}.")
     return content
+
+
+def _identifier(value: object) -> int | str | None:
+    """A number of an image or category in the one form that all its spellings have; None for none at all."""
+    if type(value) is int:
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    number = parse_number(value) if isinstance(value, str) else value
+    # A text with zeros in front is a name.
+    if number is not None and is_number(number) and number == int(number) and str(value) in _spellings(int(number)):
+        return int(number)
+    return value if isinstance(value, str) else None
+
+
+def _spellings(number: int) -> tuple[str, str]:
+    return str(number), f"{number}.0"
 
 
 def _category_names(content: dict, file: Path) -> dict[object, str]:
     """Names by number, in the order of the numbers."""
+    names = {}
     for category in content["categories"]:
-        if not isinstance(category.get("id"), int) or not isinstance(category.get("name"), str):
-            raise UsageError(f"{file}: a category needs a whole number `id` and a `name`, got {category!r}.")
-    return {entry["id"]: entry["name"] for entry in sorted(content["categories"], key=lambda entry: entry["id"])}
+        key, name = _identifier(category.get("id")), category.get("name")
+        if key is None or not isinstance(name, str):
+            raise FileProblem(file, f"a category needs a whole number `id` and a `name`, got {shown(category)}.")
+        if key in names and names[key] != name:
+            raise FileProblem(file, f"the category {key} is called {shown(names[key])} and {shown(name)}.")
+        names[key] = name
+    return dict(sorted(names.items(), key=lambda item: (isinstance(item[0], str), item[0])))
 
 
-def _is_box(box: object) -> bool:
-    return (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(isinstance(value, int | float) and math.isfinite(value) for value in box)
-    )
+def _box(value: object) -> list[float] | None:
+    """Four finite numbers; None for anything else."""
+    if not isinstance(value, list) or len(value) != 4:
+        return None
+    if all(map(is_number, value)):
+        return value
+    numbers = [parse_number(entry) if isinstance(entry, str) else entry for entry in value]
+    return [float(number) for number in numbers] if all(map(is_number, numbers)) else None
 
 
 def _objects_by_image(
-    content: dict, names: dict, file: Path, keep_crowd: bool, problems: Problems
-) -> dict[object, list[tuple[str, list[float]]]]:
-    """(class, box) of every object, by the number of its image, in the order of the annotations."""
-    images = {entry["id"] for entry in content["images"] if isinstance(entry.get("id"), int | str)}
+    content: dict, names: dict, file: Path, split: str, keep_crowd: bool, problems: Problems
+) -> dict[object, list[tuple[str, list[float], object]]]:
+    """(class, box, number of the annotation) of every object, by the number of its image, in the file's order."""
+    images = {_identifier(entry.get("id")) for entry in content["images"]}
     objects = defaultdict(list)
     for entry in content["annotations"]:
-        where = f"{file}, annotation {entry.get('id')}"
-        image, category = entry.get("image_id"), entry.get("category_id")
-        if not isinstance(image, int | str) or image not in images:
-            problems.add(where, f"the image {image!r} is not listed.", "Add it to `images`.")
-        elif not isinstance(category, int) or category not in names:
-            problems.add(where, f"the category {category!r} is not listed.", "Add it to `categories`.")
-        elif entry.get("iscrowd") and not keep_crowd:
+        image, category = _identifier(entry.get("image_id")), _identifier(entry.get("category_id"))
+        if image is None or image not in images:
+            what, fix = f"the image {shown(entry.get('image_id'))} is not listed.", "Add it to `images`."
+        elif category is None or category not in names:
+            what, fix = f"the category {shown(entry.get('category_id'))} is not listed.", "Add it to `categories`."
+        elif not keep_crowd and is_yes(entry.get("iscrowd")):
+            problems.leave_out(f"{split} crowds (--keep-crowd keeps them)")
             continue
-        elif not _is_box(entry.get("bbox")):
-            problems.add(where, f"`bbox` must be [x, y, width, height] in pixels, got {entry.get('bbox')!r}.")
+        elif (box := _box(entry.get("bbox"))) is None:
+            what, fix = f"`bbox` must be [x, y, width, height] in pixels, got {shown(entry.get('bbox'))}.", "Repair it."
         else:
-            objects[image].append((names[category], entry["bbox"]))
+            if box is not entry["bbox"] or image is not entry["image_id"] or category is not entry["category_id"]:
+                problems.note(f"{split} {_AS_TEXT}")
+            objects[image].append((names[category], box, entry.get("id")))
+            continue
+        problems.add(f"{file}, annotation {shown(entry.get('id'))}", what, fix)
     return objects
 
 
-def _images(content: dict, file: Path, folder: Path, root: Path, keep_crowd: bool, problems: Problems):
+def _size(entry: dict) -> tuple[int, int] | None:
+    """(width, height) that an entry tells of its image."""
+    given = entry.get("width"), entry.get("height")
+    size = [parse_number(value) if isinstance(value, str) else value for value in given]
+    return (int(size[0]), int(size[1])) if all(map(is_number, size)) else None
+
+
+def _place(file: Path, image: str, objects: list[tuple], index: int) -> str:
+    return f"{file}, annotation {shown(objects[index][2])} of {shown(image)}"
+
+
+def _images(
+    content: dict, file: Path, folder: Path, root: Path, split: str, keep_crowd: bool, problems: Problems
+) -> Iterator[AnnotatedImage]:
     names = _category_names(content, file)
-    objects = _objects_by_image(content, names, file, keep_crowd, problems)
+    objects = _objects_by_image(content, names, file, split, keep_crowd, problems)
+    finder = ImageFinder(folder, root, problems)
     seen = set()
     for number, entry in enumerate(content["images"]):
         where = f"{file}, images[{number}]"
-        file_name = entry.get("file_name")
-        if not isinstance(file_name, str) or not isinstance(entry.get("id"), int | str):
-            problems.add(where, f"an image needs an `id` and a `file_name`, got {str(entry)[:80]!r}.")
+        file_name, key = entry.get("file_name"), _identifier(entry.get("id"))
+        if not isinstance(file_name, str) or key is None:
+            problems.add(where, f"an image needs an `id` and a `file_name`, got {shown(entry)}.", "Add them.")
             continue
-        if entry["id"] in seen:
-            problems.add(where, f"the image number {entry['id']} is listed twice.", "Remove one of its entries.")
+        if key in seen:
+            problems.add(where, f"the image number {key} is listed twice.", "Remove one of its entries.")
             continue
-        seen.add(entry["id"])
-        found = objects.get(entry["id"], [])
-        image_id = (folder.relative_to(root) / file_name).as_posix()
-        yield AnnotatedImage(
-            image_id, folder / file_name, where, [name for name, _ in found], [box for _, box in found]
-        )
+        seen.add(key)
+        image = finder.find(file_name, where, problems)
+        if image is not None:
+            found = objects.get(key, [])
+            yield AnnotatedImage(
+                finder.image_id(image),
+                image,
+                where,
+                [name for name, _, _ in found],
+                [box for _, box, _ in found],
+                partial(_place, file, file_name, found),
+                _size(entry),
+            )
 
 
 def _read(
@@ -162,7 +215,7 @@ def _read(
         file, folder = found
         if file not in contents:
             contents[file] = _read_content(file)
-        return _images(contents[file], file, folder, root, keep_crowd, problems)
+        return _images(contents[file], file, folder, root, name, keep_crowd, problems)
 
     order = list(dict.fromkeys(_category_names(contents[train[0]], train[0]).values()))
     return object_split(

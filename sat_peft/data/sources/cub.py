@@ -11,6 +11,7 @@ and `test` (5,794); there is no official validation split. The lists are joined 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from sat_peft.data.sources.records import Problems, Record, SourceSplit
 from sat_peft.data.sources.registry import Source
 from sat_peft.data.sources.stored_boxes import upright_boxes
 from sat_peft.errors import UsageError
+from sat_peft.files import is_file, is_folder
 
 _LAYOUT = (
     "Expected ROOT/images/CLASS/*.jpg and the lists images.txt, image_class_labels.txt, train_test_split.txt, "
@@ -31,7 +33,7 @@ _SPLITS = {"train": "1", "test": "0"}
 
 
 def _base(root: Path) -> Path:
-    return root / "CUB_200_2011" if (root / "CUB_200_2011").is_dir() else root
+    return root / "CUB_200_2011" if is_folder(root / "CUB_200_2011") else root
 
 
 def _class_folders(file: Path, problems: Problems) -> list[str]:
@@ -62,7 +64,7 @@ def _records(
             continue
         found = upright_boxes(to_xyxy([box], "xywh"), root / "images" / path, line(boxes[0], number), problems)
         if found is not None:
-            mask = () if masks is None else (masks / Path(path).with_suffix(".png"),)
+            mask = () if masks is None else (masks / f"{os.path.splitext(path)[0]}.png",)
             yield Record(path, root / "images" / path, label - 1, found, mask)
 
 
@@ -74,16 +76,18 @@ def _read(root: Path, split: str, problems: Problems) -> SourceSplit | None:
     names = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt")
     files = [require_file(root / name, _LAYOUT) for name in names]
     class_folders = _class_folders(require_file(root / "classes.txt", _LAYOUT), problems)
+    if len(set(class_folders)) < len(class_folders):
+        raise UsageError(f"{root / 'classes.txt'} names a class twice. Rename or remove one of the two.")
     # The two archives of the data set extract beside each other.
     candidates = (root / "segmentations", root.parent / "segmentations")
-    masks = next((folder for folder in candidates if (folder / class_folders[0]).is_dir()), None)
+    masks = next((folder for folder in candidates if is_folder(folder / class_folders[0])), None)
     tables = {file: read_keyed(file, problems) for file in files}
     records = _records(root, split, masks, tables, len(class_folders), problems)
     return SourceSplit(readable_names(class_folders), records, masks is not None)
 
 
 def _detect(root: Path) -> bool:
-    return all((_base(root) / name).is_file() for name in ("images.txt", "train_test_split.txt", "bounding_boxes.txt"))
+    return all(is_file(_base(root) / name) for name in ("images.txt", "train_test_split.txt", "bounding_boxes.txt"))
 
 
 SOURCE = Source("cub", "CUB-200-2011: 200 species of birds, with boxes and masks", _LAYOUT, _read, detect=_detect)

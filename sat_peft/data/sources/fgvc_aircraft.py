@@ -17,12 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sat_peft.data.box_formats import to_xyxy
-from sat_peft.data.sources.files import numbers, read_lines, require_file, require_folder
-from sat_peft.data.sources.lists import line, read_keyed
+from sat_peft.data.sources.files import numbers, require_file, require_folder
+from sat_peft.data.sources.lists import line, read_keyed, read_names
 from sat_peft.data.sources.records import Problems, Record, SourceSplit
 from sat_peft.data.sources.registry import Source
 from sat_peft.data.sources.stored_boxes import upright_boxes
 from sat_peft.errors import unknown_choice
+from sat_peft.files import is_file, is_folder
 
 _LAYOUT = (
     "Expected ROOT/images/*.jpg, images_box.txt, and of the level (variant, family or manufacturer) variants.txt and "
@@ -33,7 +34,7 @@ _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 
 
 def _base(root: Path) -> Path:
-    return root / "data" if (root / "data").is_dir() else root
+    return root / "data" if is_folder(root / "data") else root
 
 
 def _records(root: Path, lists: list[Path], names: list[str], problems: Problems) -> Iterator[Record]:
@@ -67,12 +68,12 @@ def _read(
         return None
     official = ["train", "val"] if trainval and split == "train" else [_SPLITS[split]]
     lists = [require_file(root / f"images_{level}_{name}.txt", _LAYOUT) for name in official]
-    names = [text.strip() for _, text in read_lines(require_file(root / LEVELS[level], _LAYOUT))]
+    names = read_names(require_file(root / LEVELS[level], _LAYOUT))
     return SourceSplit(names, _records(root, lists, names, problems))
 
 
 def _detect(root: Path) -> bool:
-    return all((_base(root) / name).is_file() for name in ("images_box.txt", "variants.txt"))
+    return all(is_file(_base(root) / name) for name in ("images_box.txt", "variants.txt"))
 
 
 SOURCE = Source(

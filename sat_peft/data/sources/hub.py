@@ -15,18 +15,18 @@ import numpy as np
 from datasets import Dataset, DatasetDict, Features, concatenate_datasets, load_dataset, load_from_disk
 from datasets import Image as ImageFeature
 from datasets.arrow_writer import ArrowWriter
-from datasets.exceptions import DatasetsError
 
 from sat_peft.data.box_formats import RELATIVE_FORMATS, to_xyxy
-from sat_peft.data.decoding import decode_image, outside_problem, read_image_size
+from sat_peft.data.decoding import decode_image, outside_problem, read_head
 from sat_peft.data.features import localization_features, undecoded
-from sat_peft.data.sources.build import checked_boxes, new_arrow_file
+from sat_peft.data.sources.build import check_class_names, checked_boxes, new_arrow_file
 from sat_peft.data.sources.columns import Columns, class_values, find_columns, values_of
 from sat_peft.data.sources.files import SPLIT_NAMES
 from sat_peft.data.sources.objects import check_label_from, choose_class
 from sat_peft.data.sources.records import Problems
 from sat_peft.data.sources.registry import Source
 from sat_peft.errors import UsageError, unknown_choice
+from sat_peft.files import is_file
 
 _LAYOUT = (
     "Expected a folder of `Dataset.save_to_disk` or `DatasetDict.save_to_disk`, or one that `datasets.load_dataset` "
@@ -42,7 +42,7 @@ def _load(root: Path | None, dataset: str | None, subset: str | None) -> Dataset
     try:
         saved = root is not None and _is_saved(root)
         found = load_from_disk(name) if saved else load_dataset(name, subset)
-    except (OSError, ValueError, DatasetsError) as error:
+    except Exception as error:  # what a loader raises on files that are not as they should be is not documented
         raise UsageError(f"the data set {name!r} cannot be loaded: {error}") from error
     return found if isinstance(found, DatasetDict) else DatasetDict({"train": found})
 
@@ -71,7 +71,7 @@ def _boxes(value, box_format: str | None, image: dict, where: str, problems: Pro
     size = None
     if box_format in RELATIVE_FORMATS:
         try:
-            size = read_image_size(image, where)
+            size = read_head(image, where).size
         except UsageError as error:
             problems.add(where, str(error))
             return None
@@ -147,7 +147,7 @@ class _Images:
         if self.folder is None or cell is None:
             return cell
         path = self.folder / cell
-        return {"bytes": None, "path": str(path)} if path.is_file() else None
+        return {"bytes": None, "path": str(path)} if is_file(path) else None
 
 
 def _annotate(
@@ -224,6 +224,7 @@ def _read(
     class_names, labels = class_values(train, columns)
     if len(class_names) < 2:
         raise UsageError(f"{where} has {len(class_names)} classes; at least two are needed.")
+    check_class_names(class_names, where)
     missing = [
         name for name in (columns.image, columns.mask, *columns.annotations) if name and name not in rows.features
     ]
@@ -257,7 +258,9 @@ def _is_saved(root: Path) -> bool:
 
 
 def _detect(root: Path) -> bool:
-    return _is_saved(root) or any(next(root.glob(pattern), None) for pattern in ("*.parquet", "data/*.parquet"))
+    tables = (path for pattern in ("*.parquet", "data/*.parquet") for path in root.glob(pattern))
+    # That of an image folder is no data set of its own.
+    return _is_saved(root) or any(path.name != "metadata.parquet" for path in tables)
 
 
 SOURCE = Source(

@@ -23,14 +23,15 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sat_peft.data.sources.files import class_folders, image_files, read_lines, require_file, require_folder
+from sat_peft.data.sources.files import class_folders, image_files, require_file, require_folder
 from sat_peft.data.sources.imagenet import Annotation, read_annotation_xml, read_kaggle_csv, read_val_gt
 from sat_peft.data.sources.lists import first_existing, line, read_keyed, whole_number
-from sat_peft.data.sources.mat_files import column, read_mat
 from sat_peft.data.sources.records import Problems, Record, SourceSplit
 from sat_peft.data.sources.registry import Source
 from sat_peft.data.sources.stored_boxes import upright_boxes
 from sat_peft.errors import UsageError, unknown_choice
+from sat_peft.files import read_lines
+from sat_peft.files.mat import column, numbers, read_mat, texts
 
 _LAYOUT = (
     "Expected ROOT/train/WNID/*.JPEG, ROOT/val/*.JPEG or ROOT/val/WNID/*.JPEG, and the boxes of val in "
@@ -151,12 +152,15 @@ def _ground_truth(root: Path, problems: Problems) -> dict[str, str]:
     """
     meta = _development_kit(root, "meta.mat")
     (synsets,) = read_mat(meta, ("synsets",))
-    wnids = dict(zip(column(synsets, "ILSVRC2012_ID", meta), column(synsets, "WNID", meta), strict=True))
+    names = texts(column(synsets, "WNID", meta), meta)
+    wnids = dict(zip(numbers(column(synsets, "ILSVRC2012_ID", meta), meta), names, strict=True))
     file = _development_kit(root, "ILSVRC2012_validation_ground_truth.txt")
     found = {}
     for number, text in read_lines(file):
-        label = whole_number(text, range(1, max(wnids) + 1), "class", line(file, number), problems)
-        if label is not None:
+        label = whole_number(text, range(1, len(wnids) + 1), "class", line(file, number), problems)
+        if label is not None and label not in wnids:
+            problems.add(line(file, number), f"{meta} has no class {label}.", "Take both from one development kit.")
+        elif label is not None:
             found[f"ILSVRC2012_val_{number:08d}"] = wnids[label]
     return found
 

@@ -14,9 +14,10 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 
 from sat_peft.data.box_formats import to_xyxy
-from sat_peft.data.sources.files import numbers, read_csv, read_lines, read_xml
+from sat_peft.data.sources.files import numbers
 from sat_peft.data.sources.lists import line
 from sat_peft.data.sources.records import Problems
+from sat_peft.files import read_csv, read_lines, read_xml
 
 BOX_FORMAT = "xyxy"
 
@@ -42,7 +43,7 @@ def _annotation(where: str, objects: list[tuple[str, list[float]]], problems: Pr
 
 def read_annotation_xml(path: Path, problems: Problems) -> Annotation | None:
     """The annotation in one XML file with the elements of Pascal VOC; None after a problem."""
-    root = read_xml(path, problems)
+    root = problems.read(read_xml, path)
     if root is None:
         return None
     objects = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sat_peft.data.sources.files import read_lines
 from sat_peft.data.sources.records import Problems
 from sat_peft.errors import UsageError
+from sat_peft.files import FileProblem, read_lines, shown
 
 # CUB-200-2011 writes 001.Black_footed_Albatross, Stanford Dogs n02085620-Chihuahua.
 _PREFIX = re.compile(r"^(\d+\.|n\d{8}-)(?=.)")
@@ -21,7 +22,7 @@ def line(path: Path, number: int) -> str:
 
 def first_existing(root: Path, *names: str) -> Path | None:
     """The first of the files and folders `names` below `root` that exists, or None."""
-    return next((root / name for name in names if (root / name).exists()), None)
+    return next((root / name for name in names if os.path.exists(root / name)), None)
 
 
 def read_columns(
@@ -84,6 +85,21 @@ def common_keys(tables: dict[Path, dict[str, tuple[int, str]]], problems: Proble
                 line(path, table[key][0]), f"{key!r} is not in {lacking}.", "Add it there, or remove it everywhere."
             )
     return [key for key in next(iter(tables.values())) if key in common]
+
+
+def read_names(path: Path) -> list[str]:
+    """The names of classes, one in every line.
+
+    Raises:
+        FileProblem: the file cannot be read, or names a class twice.
+    """
+    found: dict[str, int] = {}
+    for number, text in read_lines(path):
+        name = text.strip()
+        if found.setdefault(name, number) != number:
+            what = f"the class {shown(name)} has a line already ({found[name]})."
+            raise FileProblem(line(path, number), what, "Rename or remove one of the two.")
+    return list(found)
 
 
 def whole_number(text: str, choices: range, what: str, where: str, problems: Problems) -> int | None:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from sat_peft.data.box_formats import RELATIVE_FORMATS, to_xyxy
-from sat_peft.data.decoding import read_image_size
+from sat_peft.data.box_formats import RELATIVE_FORMATS, box_outside, seem_relative, to_xyxy
+from sat_peft.data.decoding import read_head
+from sat_peft.data.sources.build import SHARES_AS_PIXELS, without_area
 from sat_peft.data.sources.records import Problems, Record, SourceSplit
 from sat_peft.errors import UsageError, unknown_choice
+from sat_peft.files import respelled, spelled
 
+# Of a box in shares of the sides; beyond, its numbers are pixels.
+_LARGEST_SHARE = 2
+PIXELS_AS_SHARES = (
+    "is not in shares of the image's sides, from 0 to 1: its numbers seem to be pixels.",
+    "Divide x and width by the image's width, y and height by its height.",
+)
 LABEL_FROM = ("largest", "first", "only")
 
 
@@ -25,7 +33,9 @@ class AnnotatedImage:
         image: the file.
         where: what names the image in messages: its annotation file, or its entry there.
         classes: name of the class of every object.
-        boxes: (n, 4) boxes of the objects, in the format of the source.
+        boxes: (n, 4) finite numbers, boxes of the objects in the format of the source.
+        place: what names an object, by its index, in messages.
+        size: (width, height) in pixels that the annotation tells of the image; None where it does not.
     """
 
     image_id: str
@@ -33,6 +43,8 @@ class AnnotatedImage:
     where: str
     classes: list[str]
     boxes: list[list[float]]
+    place: Callable[[int], str]
+    size: tuple[int, int] | None = None
 
 
 # The images of a split; None where the data has no such split.
@@ -77,6 +89,33 @@ def choose_class(
     return classes[index], boxes[[name == classes[index] for name in classes]]
 
 
+def _usable_objects(image: AnnotatedImage, box_format: str, problems: Problems) -> tuple[list[str], np.ndarray]:
+    """(classes, xyxy boxes) of the objects of an image that can be used; in shares where the format has shares."""
+    boxes = to_xyxy(image.boxes, box_format, (1, 1))
+    bad = without_area(boxes)
+    for index in np.flatnonzero(bad).tolist():
+        what = f"the {box_format} box {_short(image.boxes[index])} has no area."
+        problems.add(image.place(index), what, "Repair or remove the object.")
+    if bad.any():
+        kept = np.flatnonzero(~bad).tolist()
+        image = replace(image, classes=[image.classes[index] for index in kept], boxes=[image.boxes[i] for i in kept])
+        boxes = boxes[~bad]
+    largest = int(np.abs(boxes).max(1).argmax()) if len(boxes) else 0
+    wrong = None
+    if box_format not in RELATIVE_FORMATS:
+        wrong = SHARES_AS_PIXELS if seem_relative(boxes) else None
+    elif len(boxes) and np.abs(boxes[largest]).max() > _LARGEST_SHARE:
+        wrong = PIXELS_AS_SHARES
+    if wrong is None:
+        return image.classes, boxes
+    problems.add(image.where, f"the box {_short(image.boxes[largest])} {wrong[0]}", wrong[1])
+    return [], boxes[:0]
+
+
+def _short(box: list[float]) -> list[float]:
+    return [round(value, 4) for value in box]
+
+
 def _labelled(
     images: Iterator[AnnotatedImage], box_format: str, label_from: str, split: str, problems: Problems
 ) -> Iterator[tuple[AnnotatedImage, str, np.ndarray]]:
@@ -85,10 +124,29 @@ def _labelled(
         if not image.classes:
             problems.leave_out(f"{split} images without an object to name their class")
             continue
-        boxes = to_xyxy(image.boxes, box_format, (1, 1))
-        chosen = choose_class(image.classes, boxes, label_from, image.where, problems)
+        classes, boxes = _usable_objects(image, box_format, problems)
+        if not classes:
+            continue  # Each of its objects is a bad entry.
+        chosen = choose_class([spelled(name) for name in classes], boxes, label_from, image.where, problems)
         if chosen is not None:
             yield image, *chosen
+
+
+def _pixels(image: AnnotatedImage, boxes: np.ndarray, problems: Problems) -> np.ndarray | None:
+    """Boxes in shares of the sides as boxes in pixels; None after a problem."""
+    try:
+        size = read_head({"bytes": None, "path": str(respelled(image.image))}, image.image_id).size
+    except UsageError as error:
+        problems.add(image.image, str(error))
+        return None
+    pixels = boxes * np.tile(size, 2)
+    outside = box_outside(pixels, size)
+    if outside is None:
+        return pixels
+    shares = [round(value, 4) for value in (np.asarray(outside) / np.tile(size, 2)).tolist()]
+    what = f"the box {shares} (x0, y0, x1, y1 in shares of the sides) leaves its image of {size[0]} x {size[1]} pixels."
+    problems.add(image.where, what, "Shares are from 0 to 1, of a box's middle and its size; repair the line.")
+    return None
 
 
 def _records(
@@ -107,13 +165,9 @@ def _records(
             )
             continue
         if box_format in RELATIVE_FORMATS:
-            try:
-                size = read_image_size({"bytes": None, "path": str(image.image)}, image.image_id)
-            except UsageError as error:
-                problems.add(image.image, str(error))
-                continue
-            boxes = boxes * np.tile(size, 2)
-        yield Record(image.image_id, image.image, labels[name], boxes)
+            boxes = _pixels(image, boxes, problems)
+        if boxes is not None:
+            yield Record(image.image_id, image.image, labels[name], boxes, where=image.where, size=image.size)
 
 
 def object_split(
@@ -144,7 +198,7 @@ def object_split(
         UsageError: an unknown `label_from`, or no train split.
     """
     check_label_from(label_from)
-    # Problems of the training images are told when they are read for training, and not here too.
+    # What is wrong with the training images is told when they are read for training, and not here too.
     unheard = Problems(skip=True)
     train = read("train", unheard)
     if train is None:
@@ -153,9 +207,9 @@ def object_split(
     if images is None:
         return None
     found = {name for _, name, _ in _labelled(train, box_format, label_from, "train", unheard)}
-    if len(found) < 2 and unheard.listed:
-        # Otherwise the message would be about the number of classes, and not about what is wrong with them.
-        first = unheard.listed[0]
-        problems.add(first.where, first.what, first.fix)
-    class_names = sorted(found) if class_order is None else [name for name in class_order if name in found]
+    if len(found) < 2 and (split == "train" or not problems.skip):
+        # Nobody is going to read them, so this is the place to tell why they are of no use.
+        problems.take(unheard)
+    order = sorted(found) if class_order is None else dict.fromkeys(map(spelled, class_order))
+    class_names = [name for name in order if name in found]
     return SourceSplit(class_names, _records(images, class_names, box_format, label_from, split, problems))

@@ -20,6 +20,7 @@ from sat_peft.data.sources.files import class_folders, image_files, require_fold
 from sat_peft.data.sources.records import Problems, Record, SourceSplit
 from sat_peft.data.sources.registry import Source
 from sat_peft.errors import UsageError
+from sat_peft.files import is_folder
 
 _LAYOUT = (
     "Expected ROOT/train/CLASS/ID.jpg, and in ROOT/{val,test}/CLASS ID.jpg with its masks ID_mCLASS_*.png and "
@@ -48,7 +49,7 @@ def _masks_by_image(folder: Path, files: list[Path], problems: Problems) -> dict
 
 def _records(folder: Path, class_names: list[str], with_masks: bool, problems: Problems) -> Iterator[Record]:
     for label, name in enumerate(class_names):
-        if not (folder / name).is_dir():
+        if not is_folder(folder / name):
             continue
         files = list(image_files(folder / name, problems))
         found = _masks_by_image(folder / name, files, problems)
@@ -76,7 +77,7 @@ def _read(root: Path, split: str, problems: Problems) -> SourceSplit | None:
 
 
 def _detect(root: Path) -> bool:
-    if not (root / "val").is_dir():
+    if not is_folder(root / "val"):
         return False
     first = next(iter(class_folders(root / "val")), None)
     return first is not None and any(entry.name.endswith("_ignore.png") for entry in os.scandir(root / "val" / first))

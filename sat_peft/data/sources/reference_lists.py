@@ -30,14 +30,15 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from sat_peft.data.box_formats import to_xyxy
-from sat_peft.data.sources.files import class_folders, image_files, numbers, read_lines, require_file, require_folder
+from sat_peft.data.sources.files import class_folders, image_files, numbers, require_file, require_folder
 from sat_peft.data.sources.ilsvrc import class_names
 from sat_peft.data.sources.imagenet import BOX_FORMAT, read_val_gt
-from sat_peft.data.sources.lists import first_existing, line, names_by_label, read_columns, whole_number
+from sat_peft.data.sources.lists import first_existing, line, names_by_label, read_columns, read_names, whole_number
 from sat_peft.data.sources.records import Problems, Record, SourceSplit
 from sat_peft.data.sources.registry import Source
 from sat_peft.data.sources.stored_boxes import upright_boxes
 from sat_peft.errors import UsageError
+from sat_peft.files import is_file, read_lines
 
 _LAYOUT = (
     "Expected one of the lists test_list.txt, val_list.txt or images_box.txt, as in the folders below Data of the "
@@ -124,7 +125,7 @@ def _imagenet_records(root: Path, lists: Path, split: str, wnids: list[str], pro
             problems.add(where, f"class {label} is {expected}, {annotation.where} says {annotation.class_name}.")
         else:
             image = root / "val" / path
-            image = image if image.exists() else root / "val" / image.name
+            image = image if is_file(image) else root / "val" / image.name
             boxes = upright_boxes(annotation.boxes, image, annotation.where, problems)
             if boxes is not None:
                 yield Record(f"val/{image.name}", image, label, boxes)
@@ -158,14 +159,14 @@ def _read(root: Path, split: str, problems: Problems, *, lists: str | None = Non
     folder = require_folder(Path(lists) if lists else root, _LAYOUT)
     if split == "validation":
         return None
-    if (folder / "images_box.txt").exists():
-        names = [text.strip() for _, text in read_lines(require_file(folder / "classes.txt", _LAYOUT))]
+    if is_file(folder / "images_box.txt"):
+        names = read_names(require_file(folder / "classes.txt", _LAYOUT))
         return SourceSplit(names, _box_records(root, folder, split, names, problems))
-    if (folder / "val_list.txt").exists():
+    if is_file(folder / "val_list.txt"):
         wnids = class_folders(require_folder(root / "train", _LAYOUT))
         names = class_names(root, wnids, problems)
         return SourceSplit(names, _imagenet_records(root, folder, split, wnids, problems))
-    if (folder / "test_list.txt").exists():
+    if is_file(folder / "test_list.txt"):
         # Problems of this list are counted when it is read as a split.
         training = _labelled(require_file(folder / "train_list.txt", _LAYOUT), Problems(problems.skip))
         names = names_by_label((where, label, _folder_of(path)) for where, path, label in training)
@@ -176,7 +177,7 @@ def _read(root: Path, split: str, problems: Problems, *, lists: str | None = Non
 def _detect(root: Path) -> bool:
     # Stanford Dogs has a test_list.txt too, where its lists are text, and FGVC-Aircraft an images_box.txt.
     boxes = first_existing(root, "test_bounding_box.txt", "test_gt.txt", "val_list.txt")
-    return boxes is not None or all((root / name).is_file() for name in ("images_box.txt", "classes.txt"))
+    return boxes is not None or all(is_file(root / name) for name in ("images_box.txt", "classes.txt"))
 
 
 SOURCE = Source(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from datasets import Dataset
 from sat_peft.data.sources.build import build_dataset
 from sat_peft.data.sources.records import Problems, SourceSplit
 from sat_peft.errors import UsageError, unknown_choice
+from sat_peft.files import is_folder
 
 SPLITS = ("train", "validation", "test")
 
@@ -63,7 +65,7 @@ def detect_source(folder: Path) -> Source:
     Raises:
         UsageError: no folder, one that has the layout of none, or of several sources.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UsageError(f"the data folder {str(folder)!r} does not exist.")
     fitting = [source for source in sources().values() if source.detect is not None and source.detect(folder)]
     if len(fitting) == 1:
@@ -99,7 +101,7 @@ def find_source(name_or_path: str, root: str | Path | None = None) -> tuple[Sour
         return source, Path(root) if root else None, {}
     if root is not None:
         raise unknown_choice("source", name_or_path, known)
-    if not Path(name_or_path).exists() and not any(mark in name_or_path for mark in "/\\."):
+    if not os.path.exists(name_or_path) and not any(mark in name_or_path for mark in "/\\."):
         error = unknown_choice("source", name_or_path, known)
         raise UsageError(f"the data folder {name_or_path!r} does not exist, nor is it a source: {error}")
     folder = Path(name_or_path)

@@ -17,11 +17,12 @@ from pathlib import Path, PurePosixPath
 from sat_peft.data.sources.files import require_folder
 from sat_peft.data.sources.imagenet import read_annotation_xml
 from sat_peft.data.sources.lists import first_existing, line, names_by_label, read_columns, whole_number
-from sat_peft.data.sources.mat_files import read_mat, texts
 from sat_peft.data.sources.records import Problems, Record, SourceSplit
 from sat_peft.data.sources.registry import Source
 from sat_peft.data.sources.stored_boxes import upright_boxes
 from sat_peft.errors import UsageError
+from sat_peft.files import is_folder, shown
+from sat_peft.files.mat import numbers, read_mat, texts
 
 _LAYOUT = (
     "Expected ROOT/Images/BREED/*.jpg, ROOT/Annotation/BREED/* and ROOT/train_list.mat and test_list.mat "
@@ -44,15 +45,24 @@ def _entries(root: Path, split: str, problems: Problems) -> Iterator[tuple[str, 
                 yield line(file, number), path, label
         return
     files, labels = read_mat(file, ("file_list", "labels"))
-    if files.size != labels.size:
-        raise UsageError(f"{file} has {files.size} files but {labels.size} labels.")
-    # MATLAB counts from 1.
-    for index, (path, label) in enumerate(zip(texts(files), labels.ravel().tolist(), strict=True)):
-        yield f"{file}, entry {index + 1}", path, int(label) - 1
+    files, labels = texts(files, file), numbers(labels, file)
+    if len(files) != len(labels):
+        raise UsageError(f"{file} has {len(files)} files but {len(labels)} labels.")
+    for number, (path, label) in enumerate(zip(files, labels, strict=True), 1):
+        where = f"{file}, entry {number}"
+        # MATLAB counts from 1.
+        if label in range(1, _MAX_CLASSES + 1) and PurePosixPath(path).name:
+            yield where, path, int(label) - 1
+        else:
+            what = f"it needs a path and a class from 1 on, got {shown(path)} and {shown(label)}."
+            problems.add(where, what, "Take the file anew from where the data set is published.")
 
 
 def _records(root: Path, split: str, num_classes: int, problems: Problems) -> Iterator[Record]:
     for where, path, label in _entries(root, split, problems):
+        if not PurePosixPath(path).name:
+            problems.add(where, "the path of the image is empty.", "Repair or remove the line.")
+            continue
         if not 0 <= label < num_classes:
             problems.add(where, f"the training list has no class {label}.", "Remove the image.")
             continue
@@ -77,7 +87,7 @@ def _read(root: Path, split: str, problems: Problems) -> SourceSplit | None:
 
 
 def _detect(root: Path) -> bool:
-    return (root / "Images").is_dir() and (root / "Annotation").is_dir()
+    return is_folder(root / "Images") and is_folder(root / "Annotation")
 
 
 SOURCE = Source("stanford_dogs", "Stanford Dogs: 120 breeds, images of ImageNet", _LAYOUT, _read, detect=_detect)

@@ -10,9 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
 
+from sat_peft.data.decoding import read_head
 from sat_peft.data.sources.records import Problems
+from sat_peft.errors import UsageError
 
 # A box that passes the edge by a larger share of the side belongs to another image, or is in another format.
 _LARGEST_EXCESS = 0.1
@@ -48,11 +49,10 @@ def upright_boxes(boxes: np.ndarray, image: Path, where: str, problems: Problems
     if len(boxes) == 0:
         return boxes
     try:
-        with Image.open(image) as opened:
-            width, height = opened.size
-            orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        head = read_head({"path": str(image)}, where)
+    except UsageError:
         return boxes
+    width, height = head.stored
     size = np.array([width, height, width, height])
     excess = np.maximum(-boxes, boxes - size)
     outside = (excess > np.maximum(_LARGEST_EXCESS * size, _ROUNDING)).any(axis=1)
@@ -61,4 +61,4 @@ def upright_boxes(boxes: np.ndarray, image: Path, where: str, problems: Problems
         problems.add(where, f"the box {shown} leaves its image of {width} x {height} pixels.", "Repair or remove it.")
         return None
     cut = np.clip(boxes, 0, size)
-    return _turn(cut, orientation, width, height) if orientation in range(2, 9) else cut
+    return _turn(cut, head.orientation, width, height)

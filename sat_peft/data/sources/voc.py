@@ -4,28 +4,26 @@
     ROOT/{train,valid,test}/*.jpg with an .xml file beside each      flat folders
 
 In VOC's own layout, ImageSets/Main/{train,val,test}.txt list the images of the splits. Difficult objects are left out.
+Numbers may have a decimal comma.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from sat_peft.data.sources.files import (
-    IMAGE_SUFFIXES,
-    SPLIT_NAMES,
-    image_files,
-    numbers,
-    read_lines,
-    read_xml,
-    require_folder,
-)
+from sat_peft.data.sources.files import IMAGE_SUFFIXES, SPLIT_NAMES, image_files, numbers, require_folder, walk_files
 from sat_peft.data.sources.objects import AnnotatedImage, object_split
 from sat_peft.data.sources.records import Problems, SourceSplit
 from sat_peft.data.sources.registry import Source
 from sat_peft.errors import UsageError
+from sat_peft.files import is_file, is_folder, read_lines, read_xml, respelled
+from sat_peft.files.readers import is_yes, parse_number
 
+_DECIMAL_COMMA = re.compile(r"^-?\d+,\d+$")
 # Lists of the splits, the first that exists is taken.
 _LISTS = {"train": ("train", "trainval"), "validation": ("val",), "test": ("test",)}
 _LAYOUT = (
@@ -37,7 +35,7 @@ _LAYOUT = (
 def _year_folders(root: Path) -> list[Path]:
     """The folders below `root` that have VOC's own layout."""
     places = [root, *sorted(root.glob("VOC*")), *sorted(root.glob("VOCdevkit/VOC*"))]
-    return [place for place in places if (place / "JPEGImages").is_dir() and (place / "ImageSets" / "Main").is_dir()]
+    return [place for place in places if is_folder(place / "JPEGImages") and is_folder(place / "ImageSets" / "Main")]
 
 
 def _year_folder(root: Path, year: str | None) -> Path | None:
@@ -53,42 +51,63 @@ def _year_folder(root: Path, year: str | None) -> Path | None:
     return folders[0] if folders else None
 
 
+def _corner(box: Element, name: str, split: str, problems: Problems) -> str:
+    text = (box.findtext(name) or "?").strip()
+    if _DECIMAL_COMMA.match(text):
+        problems.note(f"{split} coordinates with a decimal comma, read as a point")
+        return text.replace(",", ".")
+    return text
+
+
 def _objects(
-    root: Element, where: Path, keep_difficult: bool, problems: Problems
-) -> tuple[list[str], list[list[float]]] | None:
-    """(classes, boxes) of the objects of an annotation; None after a problem."""
-    classes, boxes = [], []
+    root: Element, where: Path, split: str, keep_difficult: bool, problems: Problems
+) -> tuple[list[str], list[list[float]], list[int]]:
+    """(classes, boxes, numbers in the file) of the objects of an annotation that can be used."""
+    classes, boxes, places = [], [], []
     for number, entry in enumerate(root.iterfind("object"), 1):
         place = f"{where}, object {number}"
-        if (entry.findtext("difficult") or "0").strip() not in ("0", "Unspecified") and not keep_difficult:
+        if not keep_difficult and is_yes(entry.findtext("difficult")):
+            problems.leave_out(f"{split} difficult objects (--keep-difficult keeps them)")
             continue
         name, box = (entry.findtext("name") or "").strip(), entry.find("bndbox")
         if not name or box is None:
             problems.add(place, "an object needs a `name` and a `bndbox`.", "Add what is missing.")
-            return None
-        text = " ".join(box.findtext(key, "?").strip() for key in ("xmin", "ymin", "xmax", "ymax"))
+            continue
+        text = " ".join(_corner(box, key, split, problems) for key in ("xmin", "ymin", "xmax", "ymax"))
         values = numbers(text, 4, place, problems)
-        if values is None:
-            return None
-        classes.append(name)
-        boxes.append(values)
-    return classes, boxes
+        if values is not None:
+            classes.append(name)
+            boxes.append(values)
+            places.append(number)
+    return classes, boxes, places
+
+
+def _size(root: Element) -> tuple[int, int] | None:
+    """(width, height) that an annotation tells of its image."""
+    width, height = (parse_number(root.findtext(f"size/{name}") or "") for name in ("width", "height"))
+    return None if width is None or height is None else (int(width), int(height))
 
 
 def _annotated(
-    image: Path, xml: Path, root: Path, keep_difficult: bool, problems: Problems
+    image: Path, image_id: str, xml: Path, split: str, keep_difficult: bool, problems: Problems
 ) -> Iterator[AnnotatedImage]:
-    """The image with its objects; nothing after a problem."""
-    parsed = read_xml(xml, problems)
-    found = None if parsed is None else _objects(parsed, xml, keep_difficult, problems)
-    if found is not None:
-        yield AnnotatedImage(image.relative_to(root).as_posix(), image, str(xml), *found)
+    """The image with its objects; nothing after a problem with its file."""
+    parsed = problems.read(read_xml, xml)
+    if parsed is None:
+        return
+    classes, boxes, object_numbers = _objects(parsed, xml, split, keep_difficult, problems)
+    place = partial(_place, xml, object_numbers)
+    yield AnnotatedImage(image_id, image, str(xml), classes, boxes, place, _size(parsed))
+
+
+def _place(xml: Path, object_numbers: list[int], index: int) -> str:
+    return f"{xml}, object {object_numbers[index]}"
 
 
 def _listed_image(folder: Path, name: str) -> Path:
     """The image file of an entry of a list; that of VOC where none exists."""
     for suffix in IMAGE_SUFFIXES:
-        if (folder / f"{name}{suffix}").is_file():
+        if is_file(folder / f"{name}{suffix}"):
             return folder / f"{name}{suffix}"
     return folder / f"{name}.jpg"
 
@@ -96,21 +115,26 @@ def _listed_image(folder: Path, name: str) -> Path:
 def _listed(year: Path, split: str, root: Path, keep_difficult: bool, problems: Problems):
     """The images of a split in VOC's own layout; None without a list of it."""
     lists = [year / "ImageSets" / "Main" / f"{name}.txt" for name in _LISTS[split]]
-    file = next((file for file in lists if file.is_file()), None)
+    file = next((file for file in lists if is_file(file)), None)
     if file is None:
         return None
 
     def images() -> Iterator[AnnotatedImage]:
-        for _, line in read_lines(file):
+        for number, line in read_lines(file):
             name = line.split()[0]
-            xml = year / "Annotations" / f"{name}.xml"
-            yield from _annotated(_listed_image(year / "JPEGImages", name), xml, root, keep_difficult, problems)
+            if name.startswith("/") or ".." in name.split("/"):
+                what = f"the image {name!r} is no name of a file in {year / 'JPEGImages'}."
+                problems.add(f"{file}, line {number}", what, "Name it without its folder and suffix.")
+                continue
+            image = _listed_image(year / "JPEGImages", name)
+            xml = respelled(year / "Annotations" / f"{name}.xml")
+            yield from _annotated(image, image.relative_to(root).as_posix(), xml, split, keep_difficult, problems)
 
     return images()
 
 
 def _split_folder(root: Path, split: str) -> Path | None:
-    return next((root / name for name in SPLIT_NAMES[split] if (root / name).is_dir()), None)
+    return next((root / name for name in SPLIT_NAMES[split] if is_folder(root / name)), None)
 
 
 def _beside(root: Path, split: str, keep_difficult: bool, problems: Problems):
@@ -120,11 +144,13 @@ def _beside(root: Path, split: str, keep_difficult: bool, problems: Problems):
         return None
 
     def images() -> Iterator[AnnotatedImage]:
-        without_image = set(folder.rglob("*.xml"))
-        for image in image_files(folder, problems):
-            xml = image.with_suffix(".xml")
+        without_image = {
+            Path(entry.path) for entry in walk_files(folder, Problems(skip=True)) if entry.name.lower().endswith(".xml")
+        }
+        for image in image_files(folder, problems, beside=(".xml",)):
+            xml = respelled(image.with_suffix(".xml"))
             without_image.discard(xml)
-            yield from _annotated(image, xml, root, keep_difficult, problems)
+            yield from _annotated(image, image.relative_to(root).as_posix(), xml, split, keep_difficult, problems)
         for xml in sorted(without_image):
             problems.add(xml, "there is no image of that name beside it.", "Add the image, or remove the file.")
 

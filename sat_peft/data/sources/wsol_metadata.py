@@ -25,12 +25,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from sat_peft.data.box_formats import to_xyxy
-from sat_peft.data.sources.files import numbers, read_lines, require_file, require_folder
+from sat_peft.data.sources.files import numbers, require_file, require_folder
 from sat_peft.data.sources.lists import line, names_by_label, read_columns, whole_number
 from sat_peft.data.sources.records import Problems, Record, SourceSplit
 from sat_peft.data.sources.registry import Source
 from sat_peft.data.sources.stored_boxes import upright_boxes
 from sat_peft.errors import UsageError
+from sat_peft.files import is_file, is_folder, read_lines
 
 _LAYOUT = (
     "Expected image_ids.txt, class_labels.txt and localization.txt in METADATA/{train,val,test}, where METADATA is "
@@ -153,7 +154,7 @@ def _read(
     require_folder(root, _LAYOUT)
     lists = require_folder(Path(metadata) if metadata else root / "metadata", _LAYOUT)
     folder = lists / _FOLDERS[split]
-    if split == "validation" and not folder.is_dir():
+    if split == "validation" and not is_folder(folder):
         return None
     # Problems of this list are counted when it is read as a split.
     names = _class_names(require_file(lists / "train" / "class_labels.txt", _LAYOUT), Problems(problems.skip))
@@ -169,7 +170,7 @@ def _read(
 
 
 def _detect(root: Path) -> bool:
-    return (root / "metadata" / "train" / "image_ids.txt").is_file()
+    return is_file(root / "metadata" / "train" / "image_ids.txt")
 
 
 SOURCE = Source(

@@ -4,24 +4,30 @@
     ROOT/images/train/*.jpg                 or whatever data.yaml says: a folder, several, or a list of files
     ROOT/labels/train/*.txt                 the image's path with `labels` for `images`; else beside the image
 
-A line is `class x y width height`, or `class x1 y1 x2 y2 …`, a polygon, whose box is taken. An empty text file means an
-image without objects.
+A line is `class x y width height`, or `class x1 y1 x2 y2 …`, a polygon, whose box is taken. An image without a text
+file, or with an empty one, is one without objects. Numbers may have commas between them, classes may be given by their
+names, and may count from 1 where data.yaml counts from 0, or the other way round.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
 
-import yaml
-
-from sat_peft.data.sources.files import SPLIT_NAMES, image_files, numbers, read_lines, require_folder
+from sat_peft.data.sources.files import SPLIT_NAMES, image_files, require_folder
 from sat_peft.data.sources.objects import AnnotatedImage, object_split
 from sat_peft.data.sources.records import Problems, SourceSplit
 from sat_peft.data.sources.registry import Source
 from sat_peft.errors import UsageError
+from sat_peft.files import FileProblem, is_file, is_folder, read_lines, read_yaml, respelled, shown
+from sat_peft.files.readers import parse_number
 
+# What YAML writes for nothing.
+_NOTHING = (None, "", "~", "null", "Null", "NULL")
+_REPAIR = "Repair or remove the line."
 _FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _LAYOUT = (
     "Expected ROOT/data.yaml with `names` and the folders `train`, `val` and maybe `test`, and the annotations of "
@@ -29,13 +35,43 @@ _LAYOUT = (
 )
 
 
-def _read_yaml(file: Path) -> dict:
-    try:
-        content = yaml.safe_load(file.read_bytes())
-    except yaml.YAMLError as error:
-        raise UsageError(f"{file} is no YAML ({error}).") from error
+class _UnnamedClass(Exception):
+    """An annotation is of a class without a name, and how its tool counts them has not been found out yet."""
+
+
+@dataclass
+class _Classes:
+    """The names of the classes.
+
+    Args:
+        names: by index.
+        shift: what is added to the number of a class in the annotations to get that index.
+        settled: whether `shift` has been found out.
+    """
+
+    names: dict[int, str]
+    shift: int = 0
+    settled: bool = False
+
+    def find(self, word: str) -> str | None:
+        """The name of the class that an annotation calls `word`; None where there is none.
+
+        Raises:
+            _UnnamedClass: there is none, and `shift` may be the reason.
+        """
+        number = parse_number(word)
+        if number is None:
+            return word if word in self.names.values() else None
+        name = self.names.get(number + self.shift)
+        if name is None and not self.settled:
+            raise _UnnamedClass
+        return name
+
+
+def _read_description(file: Path) -> dict:
+    content = read_yaml(file)
     if not isinstance(content, dict):
-        raise UsageError(f"{file} is no description of a data set. {_LAYOUT}")
+        raise FileProblem(file, f"it is no description of a data set, but {shown(content)}.", _LAYOUT)
     return content
 
 
@@ -43,38 +79,48 @@ def _class_names(content: dict, file: Path) -> dict[int, str]:
     """Names by index: `names` is a list, or a mapping from the index."""
     names = content.get("names")
     entries = dict(enumerate(names)) if isinstance(names, list) else names
-    if not isinstance(entries, dict) or not all(isinstance(key, int) for key in entries):
-        raise UsageError(f"{file}: `names` must list the classes, got {str(names)[:80]!r}.")
-    if len({str(name) for name in entries.values()}) < len(entries):
-        raise UsageError(f"{file}: `names` has a class twice, so their images could not be told apart.")
-    return {index: str(entries[index]) for index in sorted(entries)}
+    # Anything but texts could be an expansion of a few aliases to billions.
+    if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries.values()):
+        raise FileProblem(file, f"`names` must list the classes, got {shown(names)}.", "Write `names: [cat, dog]`.")
+    try:
+        indices = {int(key): name for key, name in entries.items()}
+    except (ValueError, TypeError) as error:
+        what = f"`names` must list the classes, or map 0, 1, … to them, got {shown(names)}."
+        raise FileProblem(file, what, "Write `names: [cat, dog]`.") from error
+    if len(set(indices.values())) < len(entries) or len(indices) < len(entries):
+        what = "`names` has a class twice, so that their images could not be told apart."
+        raise FileProblem(file, what, "Rename or remove all but one.")
+    return dict(sorted(indices.items()))
 
 
 def _places(content: dict, file: Path, split: str) -> list[Path] | None:
     """Folders and lists of the images of a split; None where data.yaml names none."""
-    value = next((content[name] for name in SPLIT_NAMES[split] if content.get(name)), None)
+    value = next((content[name] for name in SPLIT_NAMES[split] if content.get(name) not in (*_NOTHING, [], {})), None)
     if value is None:
         return None
     # `path` often names a folder of the machine that the data was made on.
-    bases = [file.parent / str(content["path"])] if content.get("path") else []
+    path = content.get("path")
+    bases = [file.parent / path] if isinstance(path, str) and path not in _NOTHING else []
     bases.append(file.parent)
     places = []
     for entry in value if isinstance(value, list) else [value]:
+        if not isinstance(entry, str):
+            what = f"the {split} split must name a folder or a list of images, got {shown(entry)}."
+            raise FileProblem(file, what, "Repair or remove the entry.")
         # Roboflow writes `../train/images` for a folder beside data.yaml.
-        names = [str(entry), str(entry).removeprefix("../")]
+        names = [entry, entry.removeprefix("../"), entry.replace("\\", "/")]
         choices = [base / name for base in bases for name in names]
-        place = next((choice for choice in choices if choice.exists()), None)
+        place = next((choice for choice in choices if os.path.exists(choice)), None)
         if place is None:
-            raise UsageError(
-                f"{file} names {str(entry)!r} for the {split} split, which does not exist. Repair or remove the entry."
-            )
+            what = f"it names {shown(entry)} for the {split} split, which does not exist."
+            raise FileProblem(file, what, "Repair or remove the entry.")
         places.append(place)
     return places
 
 
 def _image_paths(place: Path, problems: Problems) -> Iterator[Path]:
-    if place.is_dir():
-        yield from image_files(place, problems)
+    if is_folder(place):
+        yield from image_files(place, problems, beside=(".txt", ".cache", ".npy"))
         return
     for _, line in read_lines(place):
         # The paths in a list are relative to its folder.
@@ -93,7 +139,15 @@ def _label_file(image: Path, root: Path) -> Path:
     parts = list(inside.parts)
     if "images" in parts:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return (root / PurePath(*parts)).with_suffix(".txt")
+    return respelled((root / PurePath(*parts)).with_suffix(".txt"))
+
+
+def _words(line: str) -> list[str]:
+    """The words of a line, which may have commas or semicolons between them."""
+    words = line.split()
+    if len(words) == 1:
+        words = line.replace(";", ",").split(",")
+    return [word.strip() for word in words]
 
 
 def _box(values: list[float], keypoints: bool, where: str, problems: Problems) -> list[float] | None:
@@ -101,79 +155,120 @@ def _box(values: list[float], keypoints: bool, where: str, problems: Problems) -
     if len(values) == 4 or (keypoints and len(values) > 4):
         return values[:4]
     if keypoints or len(values) < 6 or len(values) % 2:
-        problems.add(
-            where,
-            f"expected `class x y width height`, or a polygon of three points or more, got {len(values) + 1} numbers.",
-            "Repair or remove the line.",
-        )
+        what = f"expected `class x y width height`, or a polygon of three points or more, got {len(values) + 1} numbers"
+        confidence = len(values) == 5 and 0 <= values[4] <= 1
+        fix = "Remove the sixth number, the confidence of a prediction." if confidence else _REPAIR
+        problems.add(where, f"{what}: {' '.join(f'{value:g}' for value in values[:8])}.", fix)
         return None
     x, y = values[::2], values[1::2]
     return [(min(x) + max(x)) / 2, (min(y) + max(y)) / 2, max(x) - min(x), max(y) - min(y)]
 
 
 def _objects(
-    file: Path, names: dict[int, str], keypoints: bool, problems: Problems
-) -> tuple[list[str], list[list[float]]] | None:
-    """(classes, boxes) of a text file; None after a problem."""
-    if not file.is_file():
-        problems.add(
-            file, "the annotation file does not exist.", "Add it, as an empty file if the image shows no object."
-        )
+    file: Path, classes: _Classes, keypoints: bool, split: str, problems: Problems
+) -> tuple[list[str], list[list[float]], list[int]] | None:
+    """(classes, boxes, lines) of the objects in a text file that can be used; None after a problem with the file."""
+    found: tuple[list[str], list[list[float]], list[int]] = ([], [], [])
+    lines = problems.read(lambda path: list(read_lines(path)), file)
+    if lines is None:
         return None
-    classes, boxes = [], []
-    for number, line in read_lines(file):
+    for number, line in lines:
         where = f"{file}, line {number}"
-        values = numbers(line, len(line.split()), where, problems)
-        if values is None:
-            return None
-        if values[0] not in names:
-            problems.add(where, f"the class {values[0]:g} has no name in data.yaml.", "Add it there to `names`.")
-            return None
-        box = _box(values[1:], keypoints, where, problems)
-        if box is None:
-            return None
-        classes.append(names[int(values[0])])
-        boxes.append(box)
-    return classes, boxes
+        name, *words = _words(line)
+        # A comma between digits, where blanks are between the numbers, is a decimal one.
+        values = [parse_number(word.replace(",", ".")) for word in words]
+        if None in values or not values:
+            problems.add(where, f"expected a class and numbers, separated by blanks, got {line[:80]!r}.", _REPAIR)
+            continue
+        if "," in line or ";" in line:
+            problems.note(f"{split} lines with commas, read as blanks between numbers or as decimal points")
+        class_name = classes.find(name)
+        if class_name is None:
+            what = f"the class {shown(name)} has no name in data.yaml."
+            problems.add(where, what, "Add it there to `names`.")
+            continue
+        box = _box(values, keypoints, where, problems)
+        if box is not None:
+            for column, value in zip(found, (class_name, box, number), strict=True):
+                column.append(value)
+    return found
+
+
+def _place(file: Path, lines: list[int], index: int) -> str:
+    return f"{file}, line {lines[index]}"
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the annotated images of the splits that a data.yaml describes."""
+
+    content: dict
+    file: Path
+    base: Path
+    classes: _Classes
+
+    def read(self, split: str, problems: Problems) -> Iterator[AnnotatedImage] | None:
+        places = _places(self.content, self.file, split)
+        return None if places is None else self._images(places, split, problems)
+
+    def _images(self, places: list[Path], split: str, problems: Problems) -> Iterator[AnnotatedImage]:
+        keypoints = "kpt_shape" in self.content
+        for place in places:
+            for image in _image_paths(place, problems):
+                label_file = _label_file(image, self.base)
+                found = ([], [], [])
+                if not os.path.exists(label_file):
+                    problems.note(f"{split} images without a label file, taken as images without an object")
+                else:
+                    found = _objects(label_file, self.classes, keypoints, split, problems)
+                if found is not None:
+                    classes, boxes, lines = found
+                    image_id = _relative(image, self.base)
+                    # Of what lies elsewhere the path without its root, which no name may begin with.
+                    image_id = image_id.relative_to(image_id.anchor).as_posix()
+                    label_place = partial(_place, label_file, lines)
+                    yield AnnotatedImage(image_id, image, str(label_file), classes, boxes, label_place)
+        self.classes.settled = True
+
+    def find_shift(self) -> int:
+        """What is to be added to the classes of all annotations: they may count from 0 where data.yaml counts from 1,
+        or the other way round. 0 where neither is plain.
+        """
+        names, found = self.classes.names, set()
+        for split in SPLIT_NAMES:
+            for place in _places(self.content, self.file, split) or []:
+                for image in _image_paths(place, Problems(skip=True)):
+                    label_file = _label_file(image, self.base)
+                    lines = Problems(skip=True).read(lambda path: list(read_lines(path)), label_file) or []
+                    found |= {parse_number(_words(line)[0]) for _, line in lines} - {None}
+        if not found or min(found) == min(names):
+            return 0
+        shifts = {shift for shift in (1, -1) if {number + shift for number in found} <= set(names)}
+        return shifts.pop() if len(shifts) == 1 and not found <= set(names) else 0
 
 
 def _read(root: Path, split: str, problems: Problems, *, label_from: str = "largest") -> SourceSplit | None:
     require_folder(root, _LAYOUT)
-    file = next((root / name for name in _FILES if (root / name).is_file()), None)
+    file = next((root / name for name in _FILES if is_file(root / name)), None)
     if file is None:
         raise UsageError(f"{root} has no data.yaml, which names the classes. {_LAYOUT}")
-    content = _read_yaml(file)
+    content = _read_description(file)
     names = _class_names(content, file)
-    base = Path(os.path.abspath(root))
-
-    def read(name: str, problems: Problems) -> Iterator[AnnotatedImage] | None:
-        places = _places(content, file, name)
-        if places is None:
-            return None
-
-        def images() -> Iterator[AnnotatedImage]:
-            for place in places:
-                for image in _image_paths(place, problems):
-                    label_file = _label_file(image, base)
-                    found = _objects(label_file, names, "kpt_shape" in content, problems)
-                    if found is not None:
-                        yield AnnotatedImage(_relative(image, base).as_posix(), image, str(label_file), *found)
-
-        return images()
-
-    return object_split(
-        read,
-        split,
-        problems,
-        box_format="yolo",
-        label_from=label_from,
-        layout=_LAYOUT,
-        class_order=list(names.values()),
-    )
+    classes = _Classes(names)
+    reader = _Reader(content, file, Path(os.path.abspath(root)), classes)
+    settings = {"box_format": "yolo", "label_from": label_from, "layout": _LAYOUT, "class_order": list(names.values())}
+    try:
+        # All training images are looked through for their classes first, so a class without a name is met there.
+        return object_split(reader.read, split, problems, **settings)
+    except _UnnamedClass:
+        classes.shift, classes.settled = reader.find_shift(), True
+    if classes.shift:
+        problems.note(f"numbering of the classes that is {-classes.shift:+d} against that of data.yaml, taken as meant")
+    return object_split(reader.read, split, problems, **settings)
 
 
 def _detect(root: Path) -> bool:
-    return any((root / name).is_file() for name in _FILES)
+    return any(is_file(root / name) for name in _FILES)
 
 
 SOURCE = Source("yolo", "YOLO's text annotations with a data.yaml", _LAYOUT, _read, detect=_detect)

@@ -100,15 +100,15 @@ def test_metadata_of_other_editors_is_read(root):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([boxed("cat/1.jpg"), '{"file_name": '], r"metadata\.jsonl, line 2: not a JSON object"),
+        ([boxed("cat/1.jpg"), '{"file_name": '], r"metadata\.jsonl, line 2: it is no JSON"),
         (["[1, 2]"], "line 1: a row needs a `file_name`"),
         ([{"objects": {"bbox": []}}], "line 1: a row needs a `file_name`"),
         (["", boxed("cat/9.jpg")], r"line 2: the image 'cat/9\.jpg' does not exist"),
         ([boxed("cat/1.jpg"), boxed("cat/1.jpg")], r"line 2: the image 'cat/1\.jpg' has a row already"),
-        ([{"file_name": "cat/1.jpg", "objects": [[1, 2, 3, 4]]}], "line 1: `objects` must look like"),
-        ([{"file_name": "cat/1.jpg", "objects": {"bbox": "1 2 3 4"}}], "line 1: `objects` must look like"),
+        ([{"file_name": "cat/1.jpg", "objects": {"bbox": "1 2 3 4"}}], "line 1: boxes must be lists of four numbers"),
+        ([{"file_name": "cat/1.jpg", "objects": {"bbox": {"x": 1}}}], "line 1: boxes must be lists of four numbers"),
         ([boxed("cat/1.jpg", [1, 2, 3])], r"\[x, y, width, height\].*got \[1, 2, 3\]"),
-        ([boxed("cat/1.jpg", ["1", "2", "3", "4"])], r"got \['1', '2', '3', '4'\]"),
+        ([boxed("cat/1.jpg", ["1", "2", "3", "four"])], r"got \['1', '2', '3', 'four'\]"),
         ([boxed("cat/1.jpg", [-1, 2, 3, 4])], r"x, y >= 0.*got \[-1, 2, 3, 4\]"),
         ([boxed("cat/1.jpg", [1, 2, 0, 4])], r"width, height > 0, got \[1, 2, 0, 4\]"),
         ([boxed("cat/1.jpg", [float("nan"), 2, 3, 4])], r"got \[nan, 2, 3, 4\]"),
@@ -131,13 +131,13 @@ def test_two_metadata_files_about_one_image_are_refused(root):
 def test_metadata_about_an_image_outside_the_class_folders_is_refused(root):
     write_image(root / "test/stray.jpg")
     write_metadata(root / "test", boxed("stray.jpg", [1, 2, 3, 4]))
-    with pytest.raises(UsageError, match=r"test/stray\.jpg: .* lies in no class folder"):
+    with pytest.raises(UsageError, match=r"line 1: it names .*test/stray\.jpg, which lies in no class folder"):
         load_image_folder(root)
 
 
 def test_metadata_in_another_encoding_is_named(root):
     (root / "test/metadata.jsonl").write_bytes('{"file_name": "café.jpg"}'.encode("latin-1"))
-    with pytest.raises(UsageError, match=r"metadata\.jsonl is not encoded in UTF-8"):
+    with pytest.raises(UsageError, match=r"metadata\.jsonl: it is not encoded in UTF-8"):
         load_image_folder(root)
 
 

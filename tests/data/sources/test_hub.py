@@ -60,7 +60,7 @@ def test_format_of_boxes_is_never_guessed(root):
 
 def test_images_stay_encoded_where_the_boxes_need_no_size(tmp_path):
     """Nothing is decoded before training, so a damaged image is no matter yet."""
-    row = {"image": {"bytes": b"no image", "path": None}, "label": 0, "bbox": [0.25, 0.25, 0.5, 0.5]}
+    row = {"image": {"bytes": b"no image", "path": None}, "label": 0, "bbox": [0.25, 0.25, 1.5, 1.5]}
     rows = [row, row | {"label": 1}]
     root = save(tmp_path / "data", CAT_DOG | {"bbox": BOX}, {"train": rows})
     assert len(read(root, box_format="xyxy")) == 2

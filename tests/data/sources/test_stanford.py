@@ -58,7 +58,7 @@ def test_dogs_by_text_lists(dogs):
 
 def test_dogs_that_do_not_fit_are_named(dogs):
     (dogs / "Annotation" / DOGS[1]).unlink()
-    with pytest.raises(UsageError, match=rf"Annotation/{DOGS[1]}: the annotation file does not exist"):
+    with pytest.raises(UsageError, match=rf"Annotation/{DOGS[1]}: the file does not exist"):
         load_source("stanford_dogs", "test", root=dogs)
     write_dog_list(dogs, "test", labels=(1, 3))
     with pytest.raises(UsageError, match=r"test_list\.mat, entry 2: the training list has no class 2"):
@@ -84,13 +84,13 @@ def test_dogs_that_do_not_fit_are_named(dogs):
 )
 def test_file_that_is_no_mat_file_is_named(dogs, content, words):
     (dogs / "test_list.mat").write_bytes(content)
-    with pytest.raises(UsageError, match=rf"test_list\.mat {words}"):
+    with pytest.raises(UsageError, match=rf"test_list\.mat: it {words}"):
         load_source("stanford_dogs", "test", root=dogs)
 
 
 def test_mat_file_of_another_content_is_named(dogs):
     savemat(dogs / "test_list.mat", {"file_list": cells("a.jpg")})
-    with pytest.raises(UsageError, match=r"test_list\.mat has no variable labels"):
+    with pytest.raises(UsageError, match=r"test_list\.mat: it has no variable labels"):
         load_source("stanford_dogs", "test", root=dogs)
 
 
@@ -158,7 +158,7 @@ def test_cars_that_do_not_fit_are_named(cars):
     with pytest.raises(UsageError, match=r"train_annos\.mat, entry 1: the class must be from 1 to 2, got 3"):
         load_source("stanford_cars", "train", root=cars)
     savemat(file, {"annotations": car_structs(car((1, 1, 9, 9), 1))})
-    with pytest.raises(UsageError, match=r"train_annos\.mat has no field 'fname'; it has bbox_x1"):
+    with pytest.raises(UsageError, match=r"train_annos\.mat: it has no field 'fname'; it has bbox_x1"):
         load_source("stanford_cars", "train", root=cars)
     savemat(file, {"annotations": car_structs(car((1, 1, 9, 9), 1, fname="2.jpg"))})
     with pytest.raises(UsageError, match=r"cars_train/2\.jpg: the file cannot be found"):

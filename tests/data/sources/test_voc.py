@@ -62,7 +62,10 @@ def test_difficult_objects_are_left_out_unless_kept(year):
     add(year, "test", "5", text=hard)
     problems = Problems()
     assert len(load_source("voc", "test", root=root, problems=problems)) == 1
-    assert problems.lines() == ["left out: 1 test images without an object to name their class"]
+    assert problems.lines() == [
+        "left out: 2 test difficult objects (--keep-difficult keeps them)",
+        "left out: 1 test images without an object to name their class",
+    ]
 
 
 def test_boxes_of_parts_are_not_boxes_of_objects(year):
@@ -86,7 +89,7 @@ def test_image_without_annotations_and_annotations_without_image_are_named(tmp_p
         write_image(tmp_path / "train" / f"{name}.jpg")
         write_text(tmp_path / "train" / f"{name}.xml", annotation_xml((name, 1, 2, 3, 4)))
     write_image(tmp_path / "train" / "new.jpg")
-    with pytest.raises(UsageError, match=r"new\.xml: the annotation file does not exist"):
+    with pytest.raises(UsageError, match=r"new\.xml: the file does not exist"):
         load_source(str(tmp_path), "train")
     (tmp_path / "train" / "new.jpg").unlink()
     write_text(tmp_path / "train" / "old.xml", annotation_xml(("cat", 1, 2, 3, 4)))

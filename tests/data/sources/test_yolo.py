@@ -62,15 +62,19 @@ def test_largest_object_names_the_class_and_equal_ones_the_first(root):
     assert load_source("yolo", "validation", root=root)["label"][:] == [0]
 
 
-def test_empty_file_is_an_image_without_objects_and_no_file_is_a_mistake(root):
+def test_empty_file_and_no_file_are_an_image_without_objects(root):
     write_image(root / "images/val/4.jpg")
     (root / "labels/val/4.txt").touch()
     problems = Problems()
     assert len(load_source("yolo", "validation", root=root, problems=problems)) == 1
     assert problems.lines() == ["left out: 1 validation images without an object to name their class"]
     (root / "labels/val/4.txt").unlink()
-    with pytest.raises(UsageError, match=r"labels/val/4\.txt: the annotation file does not exist.*an empty file"):
-        boxes(root)
+    problems = Problems()
+    assert len(load_source("yolo", "validation", root=root, problems=problems)) == 1
+    assert problems.lines() == [
+        "left out: 1 validation images without an object to name their class",
+        "note: 1 validation images without a label file, taken as images without an object",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -111,10 +115,10 @@ def test_folder_above_the_root_may_be_called_images(root, tmp_path_factory):
     [
         ("1 .5 .5 .5", "got 4 numbers"),
         ("1 .5 .5 .5 .5 .9", "got 6 numbers"),
-        ("1 .5 .5 .5 x", "expected 5 numbers"),
-        ("1 .5 .5 .5 nan", "expected 5 numbers"),
-        ("2 .5 .5 .5 .5", r"the class 2 has no name in data\.yaml"),
-        ("0.5 .5 .5 .5 .5", r"the class 0\.5 has no name"),
+        ("1 .5 .5 .5 x", "expected a class and numbers, .* got .1 .5 .5 .5 x"),
+        ("1 .5 .5 .5 nan", "expected a class and numbers"),
+        ("2 .5 .5 .5 .5", r"the class .2. has no name in data\.yaml"),
+        ("0.5 .5 .5 .5 .5", r"the class .0\.5. has no name"),
         ("1 .5 .5 0 .5", "has no area"),
     ],
 )
@@ -129,7 +133,7 @@ def test_damaged_line_is_named(root, line, words):
     [
         (["names: [dog"], "is no YAML"),
         (["- dog"], "is no description of a data set"),
-        (["train: images/train"], "`names` must list the classes, got 'None'"),
+        (["train: images/train"], "`names` must list the classes, got None"),
         (["train: images/train", "names: [dog, dog]"], "has a class twice"),
         (["train: images/none", "names: [dog, cat]"], r"names 'images/none' for the train split, which does not exist"),
         (["names: [dog, cat]"], "no train split"),
@@ -143,7 +147,8 @@ def test_damaged_data_yaml_is_named(root, lines, words):
 
 def test_yaml_makes_no_objects(root):
     write_text(root / "data.yaml", "names: !!python/object/apply:os.system ['true']")
-    with pytest.raises(UsageError, match="is no YAML"):
+    # Read as the text that stands there; the tag means nothing.
+    with pytest.raises(UsageError, match="no train split"):
         boxes(root)
 
 
