@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
+import os
 import sys
 import typing
 from collections.abc import Callable, Mapping
@@ -15,6 +15,8 @@ import tyro
 
 from sat_peft.cpu import join_processes
 from sat_peft.errors import UsageError, unknown_choice
+from sat_peft.files import check_values, is_folder, read_json_object
+from sat_peft.files.paths import shown_path
 
 # Of the run and not of the experiment: an earlier run's are not taken over, and may differ where a run is resumed.
 RUN_FIELDS = ("output", "overwrite", "resume", "config", "threads", "num_workers", "track", "checkpoint_every")
@@ -26,16 +28,11 @@ def read_config(path: Path, kind: type) -> dict[str, Any]:
     Raises:
         UsageError: no such file, no configuration of this recipe, or a field that `kind` does not have.
     """
-    if path.is_dir():
+    if is_folder(path):
         path = path / "config.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(f"the configuration {str(path)!r} does not exist. Name the config.json of a run.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UsageError(f"{path} is no configuration of a run ({error}).") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{path} is no configuration of a run: it holds no fields.")
+    if not os.path.exists(path):
+        raise UsageError(f"the configuration {shown_path(path)!r} does not exist. Name the config.json of a run.")
+    values = read_json_object(path, "the configuration of a run")
     hints = typing.get_type_hints(kind)
     unknown = [name for name in values if name not in hints]
     if unknown:
@@ -43,6 +40,7 @@ def read_config(path: Path, kind: type) -> dict[str, Any]:
             f"{path} has fields that this recipe does not know: {', '.join(unknown[:5])}. It was written by another "
             "recipe or version."
         )
+    check_values(path, values, hints)
     return {name: _of_json(value, hints[name]) for name, value in values.items() if name not in RUN_FIELDS}
 
 
@@ -76,7 +74,10 @@ def parse(kind: type, presets: Mapping[str, dict], *, description: str, argument
     options = tyro.cli(kind, description=description, default=kind(**(defaults | recorded)), args=arguments)
     if given.resume is not None:
         for name, value in recorded.items():
-            if getattr(options, name) != value:
+            if same_place(getattr(options, name), value):
+                # The folder that was given then, from where it was given: the run goes on with what it recorded.
+                options = dataclasses.replace(options, **{name: value})
+            elif getattr(options, name) != value:
                 raise UsageError(
                     f"the run {given.resume} was started with {name} {value!r}; it cannot go on with "
                     f"{getattr(options, name)!r}. Leave out the option, or start anew with --config {given.resume}."
@@ -85,6 +86,12 @@ def parse(kind: type, presets: Mapping[str, dict], *, description: str, argument
             raise UsageError(f"a resumed run goes on in its own folder; leave out --output {options.output}.")
         options = dataclasses.replace(options, output=options.resume)
     return options
+
+
+def same_place(first: Any, second: Any) -> bool:
+    """Whether two values of a configuration are the same path, relative or absolute."""
+    both = isinstance(first, str | Path) and isinstance(second, str | Path)
+    return both and os.path.abspath(first) == os.path.abspath(second)
 
 
 def run(main: Callable[[Any], int | None], options: Callable[[], Any], *, interrupted: str) -> int | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,12 +94,14 @@ def evaluate(
     protocol = get_protocol(protocol)
     accumulator = LocalizationAccumulator(protocol, threshold=threshold)
     images: list[EvaluatedImage] = []
+    undefined = 0
     with torch.inference_mode():
         for number, batch in enumerate(loader, 1):
             if number % _RELEASED_EVERY == 0:
                 release_freed_memory()
             logits, maps = method(batch["images"], batch["labels"])
             logits, maps = logits.float().cpu(), maps.float().cpu()
+            undefined += int((~maps.isfinite()).flatten(1).any(1).sum())
             labels, sizes = batch["labels"].cpu(), [tuple(size) for size in batch["image_sizes"].tolist()]
             boxes = [_valid_boxes(protocol, raw, size) for raw, size in zip(batch["boxes"], sizes, strict=True)]
             indices = batch["indices"].tolist()
@@ -127,7 +130,19 @@ def evaluate(
             order = np.concatenate([state["image_id"] for state in states]).argsort(kind="stable")
             accumulator.merge({name: np.concatenate([state[name] for state in states])[order] for name in states[0]})
     ordered = {image.index: image for image in sorted(images, key=lambda image: image.index)}
+    if accelerator.is_main_process:
+        _remark(ordered.values(), undefined)
     return Evaluation(accumulator.compute(bootstrap=bootstrap), list(ordered.values()))
+
+
+def _remark(images: Collection[EvaluatedImage], undefined: int) -> None:
+    """Says what counts as a miss without being one of the method's."""
+    if undefined:
+        warnings.warn(f"{undefined} maps hold NaN or infinity, and count as wrong.", UserWarning, stacklevel=3)
+    without = sum(len(image.boxes) == 0 for image in images)
+    if 0 < without < len(images):
+        text = f"{without} of {len(images)} images have no box, and count as wrong: evaluate those that have one."
+        warnings.warn(text, UserWarning, stacklevel=3)
 
 
 def _label_ranks(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -136,7 +151,9 @@ def _label_ranks(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
     own = logits.gather(1, labels[:, None])
     earlier = torch.arange(logits.shape[1]) < labels[:, None]
-    return (~(logits <= own) | ((logits == own) & earlier)).sum(1)
+    ranks = (~(logits <= own) | ((logits == own) & earlier)).sum(1)
+    # With a few classes, what cannot be compared would be among the first five all the same.
+    return ranks.masked_fill(own[:, 0].isnan(), max(logits.shape[1], 5))
 
 
 def _valid_boxes(protocol: Protocol, boxes: torch.Tensor, image_size: tuple[int, int]) -> np.ndarray:

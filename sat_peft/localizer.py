@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +25,7 @@ from sat_peft.backbones import DataConfig, resolve_data_config
 from sat_peft.data.decoding import decode_image, image_to_tensor
 from sat_peft.data.transforms import evaluation_steps
 from sat_peft.errors import UsageError, unknown_choice
+from sat_peft.files import check_values, is_file, read_json_object
 from sat_peft.localization import ThresholdChoice, choose_threshold, localize, to_score_map
 from sat_peft.localization.components import check_min_area, localize_all
 from sat_peft.restore import TrainedModel, trained_from_adapter, trained_from_run
@@ -69,7 +69,7 @@ def find_trained(
 ) -> TrainedModel:
     """The trained model of a run folder, or of an adapter folder; see `trained_from_run`."""
     folder = Path(run_or_adapter)
-    is_run = (folder / "config.json").is_file()
+    is_run = is_file(folder / "config.json")
     return (trained_from_run if is_run else trained_from_adapter)(folder, backbone=backbone, weights=weights)
 
 
@@ -77,15 +77,18 @@ def trained_threshold(run_or_adapter: str | Path) -> ThresholdChoice:
     """The threshold that a run chose for its maps; that of the protocol for an adapter alone, or a run without one."""
     file = Path(run_or_adapter) / "results.json"
     default = choose_threshold("fixed", protocol=PROTOCOL)
-    if not file.is_file():
+    if not is_file(file):
         return default
     try:
-        results = json.loads(file.read_text(encoding="utf-8"))
-        protocol, value, source = results["protocol"], results["threshold"], results["threshold_source"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise UsageError(f"{file} tells no threshold ({error!r}); give one with --threshold.") from error
-    # A threshold holds for maps as its protocol normalises them.
-    return ThresholdChoice(value, source) if protocol == PROTOCOL else default
+        results = read_json_object(file, "the results of a run")
+        found = {name: results.get(name) for name in ("protocol", "threshold", "threshold_source")}
+        check_values(file, found, {"protocol": str, "threshold": float, "threshold_source": str})
+        # A threshold holds for maps as its protocol normalises them.
+        if found["protocol"] != PROTOCOL:
+            return default
+        return ThresholdChoice(choose_threshold("fixed", value=found["threshold"]).value, found["threshold_source"])
+    except UsageError as error:
+        raise UsageError(f"{file} tells no threshold ({error}); give one with --threshold.") from error
 
 
 class Localizer:
@@ -111,6 +114,8 @@ class Localizer:
             device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
+        # Of a backbone in half or double precision; its adapter may have another.
+        self.dtype = next(model.get_base_model().patch_embed.parameters()).dtype
         self.threshold = _threshold(threshold, choose_threshold("fixed", protocol=PROTOCOL))
         self.data_config = _trained_data_config(model, config.backbone or {})
         self.resize, self.normalize = evaluation_steps(self.data_config, PROTOCOL)
@@ -235,7 +240,7 @@ class Localizer:
         check_min_area(min_area)
         indices = None if labels is None else [self.class_index(label) for label in labels]
         with torch.inference_mode():
-            output = self.model(inputs.to(self.device))
+            output = self.model(inputs.to(self.device, self.dtype))
         probabilities, maps = output.logits.float().softmax(-1).cpu(), output.maps.float().cpu().numpy()
         if indices is None:
             indices = probabilities.argmax(-1).tolist()

@@ -5,11 +5,11 @@ A cell is a configuration of recipes/few_shot.py; cells of the same name are the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sat_peft.files import is_file, read_json_object
 from sat_peft.regimes import DEFAULT_REGIME, REGIMES
 from sat_peft.report.sweeps import draw_parameters, draw_shots, point_table
 from sat_peft.run import write_text_atomic
@@ -195,9 +195,9 @@ def _measured(folder: Path) -> dict[str, list[dict]]:
     names = dict.fromkeys(name for experiment in EXPERIMENTS.values() for name in experiment.cells)
     return {
         name: [
-            json.loads((run / "results.json").read_text(encoding="utf-8"))
+            read_json_object(run / "results.json", "the results of a run")
             for run in sorted((folder / name).glob("seed-*"), key=lambda run: int(run.name.removeprefix("seed-")))
-            if (run / "results.json").is_file()
+            if is_file(run / "results.json")
         ]
         for name in names
     }

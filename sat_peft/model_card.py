@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import timm
@@ -11,7 +10,9 @@ from peft import PeftModel
 from peft.utils import CONFIG_NAME
 
 from sat_peft.errors import UsageError
+from sat_peft.files import check_values, is_file, read_json_object
 from sat_peft.localizer import PROTOCOL
+from sat_peft.restore import read_adapter_config
 from sat_peft.run import write_text_atomic
 
 CARD_NAME = "README.md"
@@ -24,6 +25,15 @@ METRICS = {
     "top1_cls": ("accuracy", "Top-1 Cls"),
 }
 _CLASSES_SHOWN = 20
+# What is told of results.json.
+_RESULTS = {
+    "protocol": str,
+    "threshold": float,
+    "threshold_source": str,
+    "methods": dict[str, dict[str, float | None]],
+    "training_images": int,
+    "test_images": int | None,
+}
 
 
 def write_model_card(run_or_adapter: str | Path) -> Path:
@@ -41,13 +51,13 @@ def write_model_card(run_or_adapter: str | Path) -> Path:
         UsageError: no adapter there.
     """
     folder = Path(run_or_adapter)
-    run = folder if (folder / "adapter" / CONFIG_NAME).is_file() else None
+    run = folder if is_file(folder / "adapter" / CONFIG_NAME) else None
     adapter = folder / "adapter" if run else folder
-    if not (adapter / CONFIG_NAME).is_file():
+    if not is_file(adapter / CONFIG_NAME):
         raise UsageError(f"no adapter in {str(folder)!r}: {CONFIG_NAME} is missing. Name a run or an adapter folder.")
-    config = _read(adapter / CONFIG_NAME)
-    settings = _read(run / "config.json") if run else {}
-    results = _read(run / "results.json") if run else {}
+    config = read_adapter_config(adapter / CONFIG_NAME)
+    settings = _read(run / "config.json", {}) if run else {}
+    results = _read(run / "results.json", _RESULTS) if run else {}
     training_images = results.get("training_images", 0)
     title = f"SAT adapter for {_backbone_name(config) or 'a timm Vision Transformer'}"
     text = "\n\n".join(
@@ -101,14 +111,15 @@ def push_to_hub(model: PeftModel, adapter: str | Path, repo_id: str, **arguments
     return str(commit)
 
 
-def _read(file: Path):
-    """The content of a JSON file of the run, empty where the run has none."""
-    if not file.is_file():
+def _read(file: Path, fields: dict) -> dict:
+    """The object in a JSON file of the run, of which `fields` are of these types; empty where the run has none."""
+    if not is_file(file):
         return {}
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} is damaged: {error}.") from error
+    values = read_json_object(file, "a record of a run")
+    check_values(file, values, fields)
+    if values.get("methods", {}).get("sat"):  # no figure is told without what it was measured by
+        check_values(file, {name: values.get(name) for name in fields}, fields | {"training_images": int | None})
+    return values
 
 
 def _backbone_name(config: dict) -> str | None:

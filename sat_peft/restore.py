@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from torch import nn
 from sat_peft.backbones import create_backbone
 from sat_peft.data.options import DataOptions, recorded_data_options
 from sat_peft.errors import UsageError
+from sat_peft.files import FileProblem, check_values, is_file, read_json_object, shown
+from sat_peft.run import read_status
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,32 @@ class TrainedModel:
         return create_backbone(self.backbone, weights=self.weights, image_size=image_size or self.image_size)
 
 
-def _read_json(path: Path, what: str) -> dict:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is damaged: {error}.") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{path} is not the configuration of {what}.")
-    return values
+# What is read here of the record that an adapter keeps, and of that of its backbone.
+ADAPTER_FIELDS = {"backbone": dict | None, "class_names": list[str] | None, "num_classes": int | None}
+BACKBONE_FIELDS = {
+    "name": str | None,
+    "pretrained_tag": str | None,
+    "img_size": list[int] | None,
+    "mean": list[float] | None,
+    "std": list[float] | None,
+    "interpolation": str | None,
+}
+
+
+def read_adapter_config(file: Path) -> dict:
+    """What adapter_config.json holds, with the fields above as they should be.
+
+    Raises:
+        FileProblem: the file is missing or damaged.
+    """
+    config = read_json_object(file, "the configuration of an adapter")
+    check_values(file, config, ADAPTER_FIELDS)
+    record = config.get("backbone") or {}
+    check_values(file, record, BACKBONE_FIELDS)
+    for name, count in (("img_size", 2), ("mean", 3), ("std", 3)):
+        if record.get(name) is not None and len(record[name]) != count:
+            raise FileProblem(file, f"{name!r} must be {count} numbers, not {shown(record[name])}.", "Repair the file.")
+    return config
 
 
 def trained_from_adapter(
@@ -70,9 +90,9 @@ def trained_from_adapter(
     """
     adapter = Path(adapter)
     file = adapter / CONFIG_NAME
-    if not file.is_file():
+    if not is_file(file):
         raise UsageError(f"no adapter in {str(adapter)!r}: {CONFIG_NAME} is missing. Name the folder of an adapter.")
-    config = _read_json(file, "an adapter")
+    config = read_adapter_config(file)
     record = config.get("backbone") or {}
     name, tag = record.get("name"), record.get("pretrained_tag")
     if name is None and backbone is None:
@@ -97,13 +117,15 @@ def trained_from_run(
         UsageError: no run folder, or one without an adapter, since the training did not come to its end.
     """
     run = Path(run)
-    if not (run / "config.json").is_file():
+    if not is_file(run / "config.json"):
         raise UsageError(f"{str(run)!r} is no run folder: config.json is missing. Name one that few_shot.py left.")
-    if not (run / "adapter" / CONFIG_NAME).is_file():
-        status = run / "status.json"
-        ended = f" (status: {_read_json(status, 'a run').get('status')})" if status.is_file() else ""
+    if not is_file(run / "adapter" / CONFIG_NAME):
+        status = read_status(run)
+        ended = f" (status: {status})" if status is not None else ""
         raise UsageError(f"the run {str(run)!r} has no adapter{ended}: its training did not end. Run it again.")
-    config = _read_json(run / "config.json", "a run")
+    config = read_json_object(run / "config.json", "the configuration of a run")
+    check_values(run / "config.json", config, {"backbone": str | None, "weights": str | None})
+    check_values(run / "config.json", config, typing.get_type_hints(DataOptions))
     # Weights that the run named belong to its backbone and to no other.
     recorded_weights = config.get("weights") if backbone is None else None
     found = trained_from_adapter(
@@ -111,11 +133,13 @@ def trained_from_run(
     )
     files = {file.stem: file for file in sorted((run / "baselines").glob("*.safetensors"))}
     shares = run / "set_aside.json"
+    set_aside = read_json_object(shares, "the shares of a run") if is_file(shares) else {}
+    check_values(shares, {"set_aside": set_aside}, {"set_aside": dict[str, list[str]]})
     return TrainedModel(
         **vars(found)
         | {
             "data": recorded_data_options(config),
-            "set_aside": _read_json(shares, "a run") if shares.is_file() else {},
+            "set_aside": set_aside,
             "baselines": files,
         }
     )

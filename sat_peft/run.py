@@ -25,6 +25,16 @@ from pathlib import Path
 import numpy as np
 
 from sat_peft.errors import UsageError
+from sat_peft.files import (
+    FileProblem,
+    check_values,
+    is_file,
+    parse_json,
+    read_json,
+    read_json_object,
+    short_name,
+    shown,
+)
 
 # What a run writes beside its configuration and status.
 _FILES = (
@@ -40,7 +50,9 @@ def atomic_replacement(path: Path) -> Iterator[Path]:
     """A sibling of `path` to write to. It takes the place of `path` at the end, or is removed after an error, so that
     `path` is never half written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    process = f".{os.getpid()}.tmp"
+    # A name may fill what a file system takes.
+    temporary = path.with_name(f".{short_name(path.name, len(process) + 1)}{process}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -70,6 +82,20 @@ def write_json_atomic(path: Path, value: object) -> None:
     write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
 
 
+def read_status(folder: Path) -> str | None:
+    """How far the run of a folder has come, as its status.json tells; None where there is none.
+
+    Raises:
+        FileProblem: the file is damaged.
+    """
+    file = folder / "status.json"
+    if not os.path.lexists(file):
+        return None
+    values = {"status": None} | read_json_object(file, "the status of a run")
+    check_values(file, values, {"status": str})
+    return values["status"]
+
+
 def check_output(path: str | Path, *, overwrite: bool = False, resume: bool = False) -> None:
     """Refuses a folder that a run must not write into; a recipe asks before it starts anything long.
 
@@ -84,9 +110,9 @@ def check_output(path: str | Path, *, overwrite: bool = False, resume: bool = Fa
     """
     path = Path(path)
     if resume:
-        if not (path / "status.json").is_file():
+        if not is_file(path / "status.json"):
             raise UsageError(f"{str(path)!r} holds no run that could be resumed. Name the run folder.")
-        if json.loads((path / "status.json").read_text(encoding="utf-8"))["status"] == "finished":
+        if read_status(path) == "finished":
             raise UsageError(f"the run {str(path)!r} is finished; there is nothing to resume.")
         return
     if path.exists() and not path.is_dir():
@@ -156,7 +182,7 @@ class RunFolder(AbstractContextManager):
     def read_json(self, name: str) -> object:
         """The content of a JSON file in the folder; None where there is none."""
         file = self.path / name
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        return read_json(file) if is_file(file) else None
 
     def log(self, **metrics: float) -> None:
         """Appends one line to metrics.jsonl."""
@@ -170,12 +196,14 @@ class RunFolder(AbstractContextManager):
         if not self.main_process or not file.exists():
             return
         kept = []
-        for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
+        for line in file.read_bytes().splitlines(keepends=True):
             # The last line of a killed process may be cut off.
-            if line.endswith("\n"):
-                row = json.loads(line)
-                if row["method"] != method or row["step"] <= after:
-                    kept.append(line)
+            if line.endswith(b"\n"):
+                row = parse_json(line, file)
+                if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+                    raise FileProblem(file, f"a line of it is damaged: {shown(row)}.", "Remove the line.")
+                if row.get("method") != method or row["step"] <= after:
+                    kept.append(line.decode("utf-8"))
         write_text_atomic(file, "".join(kept))
 
     def __exit__(self, kind, error, trace) -> None:

@@ -13,17 +13,14 @@ from accelerate import PartialState
 
 from sat_peft.command_line import RUN_FIELDS
 from sat_peft.errors import UsageError
+from sat_peft.files import read_json_object
+from sat_peft.run import read_status
 
 
 def _settings(config: Any) -> dict:
     """The fields that decide the figures of a run, as json reads them back."""
     fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in RUN_FIELDS}
     return json.loads(json.dumps(fields, default=str))
-
-
-def _status(folder: Path) -> str | None:
-    file = folder / "status.json"
-    return json.loads(file.read_text(encoding="utf-8"))["status"] if file.is_file() else None
 
 
 def run_cells(
@@ -52,9 +49,9 @@ def run_cells(
     plans = {}
     for name, cell in cells.items():
         place = folder / name
-        status = None if overwrite else _status(place)
+        status = None if overwrite else read_status(place)
         if status is not None:
-            recorded = json.loads((place / "config.json").read_text(encoding="utf-8"))
+            recorded = read_json_object(place / "config.json", "the configuration of a run")
             # A field that came later had its default's meaning.
             known = _settings(type(cell)()) | recorded
             changed = [key for key, value in _settings(cell).items() if known[key] != value]
@@ -69,7 +66,7 @@ def run_cells(
         place = folder / name
         if plans[name] == "finished":
             state.print(f"[{number}/{len(cells)}] {name}: finished before")
-            results[name] = json.loads((place / "results.json").read_text(encoding="utf-8"))
+            results[name] = read_json_object(place / "results.json", "the results of a run")
             continue
         state.print(f"[{number}/{len(cells)}] {name}")
         unfinished = place if plans[name] is not None else None

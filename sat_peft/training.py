@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-import pickle
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator, skip_first_batches
@@ -18,6 +19,7 @@ from transformers import get_scheduler
 
 from sat_peft.data.sampler import EpochSampler
 from sat_peft.errors import UsageError, unknown_choice
+from sat_peft.files import FileProblem, check_values, path_problem
 from sat_peft.options import OptimizationOptions
 from sat_peft.run import RunFolder, atomic_replacement
 
@@ -26,6 +28,7 @@ _FUSED_ADAMW = ("cpu", "cuda", "mps", "xpu")
 SCHEDULES = ("cosine", "linear", "constant_with_warmup")
 # A cross-entropy beyond this is no longer learning.
 _EXPLODED = 1e3
+_ANEW = "Start the run anew, with --overwrite instead of --resume."
 
 
 class TrainingDiverged(UsageError):
@@ -257,10 +260,7 @@ class Training:
             torch.save(state, file)
 
     def _restore(self) -> None:
-        try:
-            state = torch.load(self._file, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-            raise UsageError(f"the checkpoint {self._file} cannot be read ({error}). Start the run anew.") from error
+        state = _read_state(self._file)
         parameters, generators = dict(self._trainable()), state["generators"]
         if parameters.keys() != state["parameters"].keys() or len(generators) != self.accelerator.num_processes:
             raise UsageError(
@@ -268,11 +268,14 @@ class Training:
                 f"tensors, the run has {self.accelerator.num_processes} and {len(parameters)}. Resume it as it was "
                 "launched, or start anew."
             )
-        with torch.no_grad():
-            for name, value in state["parameters"].items():
-                parameters[name].copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        try:
+            with torch.no_grad():
+                for name, value in state["parameters"].items():
+                    parameters[name].copy_(value)
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scheduler.load_state_dict(state["scheduler"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FileProblem(self._file, f"the checkpoint is of another training ({error}).", _ANEW) from error
         self.step, self._epoch, self._batch = state["step"], state["epoch"], state["batch"]
         _set_random_state(generators[self.accelerator.process_index])
 
@@ -296,6 +299,29 @@ class Training:
     def unwrapped(self) -> nn.Module:
         """The module out of Accelerate's and the compiler's wrapping."""
         return self.accelerator.unwrap_model(self.module, keep_torch_compile=False)
+
+
+def _read_state(file: Path) -> dict:
+    """What `Training._save` wrote.
+
+    Raises:
+        FileProblem: the file is damaged, in whatever place: torch compares no checksums.
+    """
+    problem = path_problem(file)
+    if problem is not None:
+        raise problem
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checksum of {damaged} is another")
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's reader raises whatever it trips over
+        raise FileProblem(file, f"the checkpoint is damaged ({type(error).__name__}: {error}).", _ANEW) from error
+    fields = {"step": int, "epoch": int, "batch": int, "parameters": dict, "optimizer": dict, "scheduler": dict}
+    found = state if isinstance(state, dict) else {}
+    check_values(file, {name: found.get(name) for name in (*fields, "generators")}, fields | {"generators": list})
+    return state
 
 
 def _random_state() -> dict[str, torch.Tensor]:

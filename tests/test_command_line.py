@@ -75,7 +75,12 @@ def test_settings_that_cannot_be_are_refused(folder, arguments, words):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("{", "no configuration of a run"), ("[1]", "holds no fields"), ('{"colour": 1}', "does not know: colour")],
+    [
+        ("{", "it is no JSON"),
+        ("[1]", "it is not the configuration of a run"),
+        ('{"learning_rate": "fast"}', "'learning_rate' must be float, not 'fast'"),
+        ('{"colour": 1}', "does not know: colour"),
+    ],
 )
 def test_files_that_are_no_configuration_are_refused(tmp_path, content, words):
     (tmp_path / "config.json").write_text(content)

@@ -235,7 +235,7 @@ def test_damaged_checkpoint_is_named(tmp_path):
     train(tmp_path / "run", kill_at=7)
     file = tmp_path / "run/checkpoint/net.pt"
     file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(UsageError, match=r"net\.pt cannot be read .* Start the run anew"):
+    with pytest.raises(UsageError, match=r"net\.pt: the checkpoint is damaged .* Start the run anew"):
         train(tmp_path / "run")
 
 

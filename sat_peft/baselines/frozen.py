@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
 from sat_peft.errors import UsageError
+from sat_peft.files import read_safetensors
 
 
 class FrozenBackboneClassifier(nn.Module):
@@ -60,10 +60,7 @@ def load_trained(module: nn.Module, file: Path) -> None:
     Raises:
         UsageError: the file is missing or damaged, or its tensors are not those of `module`.
     """
-    try:
-        saved = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise UsageError(f"the weights {str(file)!r} cannot be read: {error}.") from error
+    saved = read_safetensors(file)
     trained = _trained(module)
     found = {name: tuple(value.shape) for name, value in saved.items()}
     expected = {name: tuple(value.shape) for name, value in trained.items()}

@@ -250,8 +250,11 @@ def _problem(path: Path, source: FeatureSource) -> str | None:
         return "is not there"
     try:
         tokens = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        shape = tokens.shape
+    except Exception as error:  # the header is read by Python's own parser, which raises what it likes
         return f"is damaged ({error})"
+    if len(shape) != 3:
+        return f"is damaged (it has {len(shape)} dimensions)"
     if len(tokens) != len(source) or tokens.dtype != source.dtype:
         return f"has {len(tokens)} entries of {tokens.dtype} instead of {len(source)} of {source.dtype}"
     places = np.linspace(0, len(source) - 1, _CHECKED).astype(int).tolist()

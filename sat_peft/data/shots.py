@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from datasets import Dataset
 
 from sat_peft.data.features import column, labels
 from sat_peft.errors import UsageError
+from sat_peft.files import FileProblem, read_json
 
 # Words of the seed, so that a share is not drawn in the order of the shots, nor one share in that of another.
 _SHARE_SEEDS = {"test": 1, "validation": 2}
@@ -117,11 +117,9 @@ def read_image_ids(file: Path) -> list[str]:
         UsageError: the file is missing or no list of texts.
     """
     try:
-        image_ids = json.loads(file.read_bytes())
-    except OSError as error:
-        raise UsageError(f"the list of images {str(file)!r} cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise UsageError(f"{file} is no JSON ({error}). Name an image_ids.json that a run saved.") from error
+        image_ids = read_json(file)
+    except FileProblem as error:
+        raise UsageError(f"{error} Name an image_ids.json that a run saved.") from error
     if not isinstance(image_ids, list) or not all(isinstance(image_id, str) for image_id in image_ids):
         raise UsageError(f"{file} is no list of images. Name an image_ids.json that a run saved.")
     return image_ids

@@ -27,9 +27,11 @@ from sat_peft.files.readers import (
     read_xml,
     read_yaml,
 )
+from sat_peft.files.values import check_values
 
 __all__ = [
     "FileProblem",
+    "check_values",
     "is_file",
     "is_folder",
     "is_number",

@@ -128,24 +128,15 @@ def read_json(path: str | Path, *, limit: int = SMALL, **hooks) -> Any:
     return parse_json(read_bytes(path, limit=limit), path, **hooks)
 
 
-def read_json_object(path: str | Path, what: str, types: dict[str, type | tuple] | None = None) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Args:
-        path: the file.
-        what: what it should be, for messages: `a configuration`.
-        types: of those keys that it must have.
+def read_json_object(path: str | Path, what: str, **hooks) -> dict[str, Any]:
+    """The object in a JSON file, which should be `what` (`the configuration of a run`).
 
     Raises:
-        FileProblem: as `read_json`, no object in braces, or a key that lacks or is of another type.
+        FileProblem: as `read_json`, or no object in braces.
     """
-    value = read_json(path)
+    value = read_json(path, **hooks)
     if not isinstance(value, dict):
         raise FileProblem(path, f"it is not {what}: it holds {shown(value)} and no object in braces.", _REPAIR)
-    for name, kinds in (types or {}).items():
-        found = value.get(name)
-        if not isinstance(found, kinds) or (isinstance(found, bool) and kinds is not bool):
-            raise FileProblem(path, f"it is damaged: {name!r} must not be {shown(found)}.", _REPAIR)
     return value
 
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sat_peft.errors import UsageError
+from sat_peft.files import FileProblem, read_json_object, shown
 from sat_peft.formats import FORMATS
 from sat_peft.run import write_json_atomic
 
@@ -65,12 +66,11 @@ def open_prediction_folder(folder: Path, settings: Mapping, *, overwrite: bool =
         write_json_atomic(file, dict(settings))
         return
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} is damaged: {error}. Name another folder with --output.") from error
+        found = read_json_object(file, "the settings of predictions")
+    except FileProblem as error:
+        raise UsageError(f"{error} Or name another folder with --output, or replace it with --overwrite.") from error
     wanted = json.loads(json.dumps(dict(settings)))
-    if not isinstance(found, dict) or found != wanted:
-        found = found if isinstance(found, dict) else {}
+    if found != wanted:
         names = [name for name in wanted | found if wanted.get(name) != found.get(name)]
         shown = "; ".join(f"{name} {_short(found.get(name))} there, {_short(wanted.get(name))} here" for name in names)
         raise UsageError(
@@ -80,5 +80,5 @@ def open_prediction_folder(folder: Path, settings: Mapping, *, overwrite: bool =
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    text = shown(value) if isinstance(value, dict | list) else repr(value)
     return text if len(text) <= 80 else f"{text[:20]}...{text[-57:]}"

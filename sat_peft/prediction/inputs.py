@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -13,8 +13,10 @@ from datasets import Dataset
 
 from sat_peft.data.decoding import decode_image
 from sat_peft.data.features import labels, undecoded
-from sat_peft.data.sources.files import IMAGE_SUFFIXES
+from sat_peft.data.sources import Problems
+from sat_peft.data.sources.files import IMAGE_SUFFIXES, image_files
 from sat_peft.errors import UsageError
+from sat_peft.files import is_folder, spelled
 from sat_peft.formats import check_names
 
 
@@ -99,12 +101,13 @@ def find_images(inputs: Sequence[str | Path], *, leave_out: Path | None = None) 
     Names stay apart by their folders: the id of an image is its path below the deepest folder that all inputs share.
 
     Args:
-        inputs: files (taken whatever their suffix), folders (searched recursively for image files; hidden ones and
-            linked folders are left out) and glob patterns, `**` included.
+        inputs: files (taken whatever their suffix), folders (searched recursively for image files, as those of
+            classes are: hidden ones are left out, links followed) and glob patterns, `**` included.
         leave_out: a folder that is not searched, such as the output.
 
     Raises:
-        UsageError: an input that names nothing, no image at all, a file name that annotations cannot carry.
+        UsageError: an input that names nothing, no image at all, a folder that cannot be listed, a file name that
+            annotations cannot carry.
     """
     if not inputs:
         raise UsageError("name at least one image file, folder or glob pattern.")
@@ -116,8 +119,11 @@ def find_images(inputs: Sequence[str | Path], *, leave_out: Path | None = None) 
         # A name that exists is meant as it stands, even where it has the characters of a pattern.
         named = os.path.exists(given)
         for path in [_absolute(given)] if named else _matches(given):
-            if path.is_dir():
-                matched.update(_search(path, leave_out))
+            if is_folder(path):
+                problems = Problems(skip=True)
+                matched.update(image_files(path, problems, leave_out=leave_out))
+                if problems.count:
+                    raise UsageError("\n  ".join(problems.digest()))
                 roots.add(path)
             elif named or path.suffix.lower() in IMAGE_SUFFIXES:
                 matched.add(path)
@@ -147,15 +153,6 @@ def _matches(pattern: str | Path) -> list[Path]:
     return [_absolute(match) for match in matches]
 
 
-def _search(folder: Path, leave_out: Path | None) -> Iterator[Path]:
-    for current, folders, files in os.walk(folder):
-        here = Path(current)
-        folders[:] = [name for name in folders if not name.startswith(".") and here / name != leave_out]
-        for name in files:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
-                yield here / name
-
-
 def folder_labels(images: ImageFiles, class_names: Sequence[str]) -> list[int]:
     """The class index of every image: of the nearest folder above it that is named like a class.
 
@@ -164,10 +161,10 @@ def folder_labels(images: ImageFiles, class_names: Sequence[str]) -> list[int]:
     Raises:
         UsageError: an image in no folder of a class.
     """
-    indices = {name: index for index, name in enumerate(class_names)}
+    indices = {spelled(name): index for index, name in enumerate(class_names)}
     labels, unknown = [], []
     for image_id in images.image_ids:
-        folders = [images.root.name, *image_id.split("/")[:-1]]
+        folders = list(map(spelled, [images.root.name, *image_id.split("/")[:-1]]))
         label = next((indices[name] for name in reversed(folders) if name in indices), None)
         if label is None:
             unknown.append(image_id)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import typing
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from sat_peft.errors import UsageError
+from sat_peft.files import FileProblem, check_values, parse_json, shown
 from sat_peft.formats import Prediction
 
 _PATTERN = "journal-*.jsonl"
+_FAILURE = {"image_id": str, "error": str}
 
 
 def repair(folder: Path) -> None:
@@ -36,6 +38,27 @@ def repair(folder: Path) -> None:
                 journal.truncate(end)
 
 
+def _row(line: bytes, path: Path, number: int | None = None) -> dict:
+    """The prediction, or the failure, that a line of a journal tells."""
+    where = f"{path}, line {number}" if number is not None else path
+    try:
+        row = parse_json(line, where)
+        hints = _FAILURE if isinstance(row, dict) and "error" in row else typing.get_type_hints(Prediction)
+        found = {name: row.get(name) if isinstance(row, dict) else None for name in hints}
+        check_values(where, found, hints)
+        if hints is not _FAILURE and (len(row) > len(hints) or len(row["image_size"]) != 2 or not _are_boxes(row)):
+            raise FileProblem(where, f"it is no prediction, but {shown(row)}.")
+    except FileProblem as error:
+        raise FileProblem(
+            where, f"the line is damaged ({error.what})", "Remove it: its image is then predicted again."
+        ) from error
+    return row
+
+
+def _are_boxes(row: dict) -> bool:
+    return bool(row["boxes"]) and all(len(box) == 4 for box in row["boxes"])
+
+
 class Journal:
     """The journal of a folder, as it was when it was opened. It holds where the lines are, not the lines.
 
@@ -54,13 +77,8 @@ class Journal:
                     offset += len(line)
 
     def _note(self, line: bytes, path: Path, number: int, offset: int) -> None:
-        try:
-            row = json.loads(line)
-            image_id = row["image_id"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(
-                f"{path}, line {number} is damaged ({error!r}). Remove that line: its image is then predicted again."
-            ) from error
+        row = _row(line, path, number)
+        image_id = row["image_id"]
         if "error" not in row:
             self._places[image_id] = (path, offset)
             self.failures.pop(image_id, None)
@@ -79,7 +97,7 @@ class Journal:
                 if image_id in self._places:
                     path, offset = self._places[image_id]
                     files[path].seek(offset)
-                    row = json.loads(files[path].readline())
+                    row = _row(files[path].readline(), path)
                     yield Prediction(**(row | {"image_size": tuple(row["image_size"])}))
         finally:
             for file in files.values():

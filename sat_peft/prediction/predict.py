@@ -25,7 +25,7 @@ from sat_peft.localizer import PROTOCOL, Localization, Localizer
 from sat_peft.prediction.folder import MAPS, OVERLAYS, SKIPPED, open_prediction_folder
 from sat_peft.prediction.inputs import ImageFiles
 from sat_peft.prediction.journal import Journal, JournalWriter, repair
-from sat_peft.prediction.pictures import map_picture, overlay, save_picture, thumbnail
+from sat_peft.prediction.pictures import map_picture, overlay, picture_path, save_picture, thumbnail
 from sat_peft.tuner.backbone import weight_fingerprint
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -166,10 +166,10 @@ def predict(
                 # Pictures come before the line that says that the image is done.
                 for image_id, sample, localization in zip(image_ids, read, found, strict=True):
                     if maps:
-                        save_picture(map_picture(localization), output / MAPS / f"{image_id}.png", "PNG")
+                        save_picture(map_picture(localization), picture_path(output / MAPS, image_id, ".png"), "PNG")
                     if overlays:
                         picture = overlay(localization, sample["thumbnail"])
-                        save_picture(picture, output / OVERLAYS / f"{image_id}.jpg", "JPEG")
+                        save_picture(picture, picture_path(output / OVERLAYS, image_id, ".jpg"), "JPEG")
                 predictions = [_prediction(*pair) for pair in zip(image_ids, found, strict=True)]
                 writer.write(predictions, failures)
                 bar.update(len(samples))

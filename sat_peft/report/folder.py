@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-import json
+import typing
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from sat_peft.errors import UsageError
+from sat_peft.files import FileProblem, check_values, is_file, is_folder, parse_json, read_json_object
 from sat_peft.report.curves import iou_histogram
 from sat_peft.report.evaluation import METHOD_TITLES, figures_entry
 
@@ -146,30 +148,38 @@ class _Reader:
 
     def json(self, name: str) -> dict:
         path = self.folder / name
-        if not path.is_file():
+        if not is_file(path):
             return {}
         try:
-            value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
+            return read_json_object(path, "a record of a run", parse_constant=_no_number)
+        except FileProblem:
             self.damaged.append(name)
             return {}
-        return value
 
     def lines(self, name: str) -> Iterator[dict]:
         """The objects of a JSONL file. A run that was killed may leave its last line unfinished."""
         path = self.folder / name
-        if not path.is_file():
+        if not is_file(path):
             return
         with path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
                 try:
-                    yield json.loads(line, parse_constant=_no_number)
-                except ValueError:
-                    if line.endswith("\n"):
-                        self.damaged.append(name)
-                        return
+                    row = parse_json(line, path, parse_constant=_no_number)
+                except FileProblem:
+                    row = None
+                if isinstance(row, dict):
+                    yield row
+                elif line.endswith("\n"):
+                    self.damaged.append(name)
+                    return
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[None]:
+        """Values of other types than a run writes, or none at all, are those of a damaged file too."""
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError, OverflowError):
+            self.damaged.append(name)
 
 
 def read_run(folder: str | Path) -> RunRecord:
@@ -179,12 +189,12 @@ def read_run(folder: str | Path) -> RunRecord:
         UsageError: `folder` is neither.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UsageError(f"{str(folder)!r} is no folder; name the folder of a run.")
     reader = _Reader(folder)
     results = reader.json("results.json")
     evaluation_alone = "protocols" in results
-    if not evaluation_alone and not any((folder / name).is_file() for name in ("status.json", "config.json")):
+    if not evaluation_alone and not any(is_file(folder / name) for name in ("status.json", "config.json")):
         raise UsageError(
             f"{str(folder)!r} is no run folder: it holds neither status.json nor config.json. Name a folder that a "
             "recipe left."
@@ -196,14 +206,20 @@ def read_run(folder: str | Path) -> RunRecord:
         versions=reader.json("versions.json"),
         parameters=reader.json("parameters.json"),
         results=results,
-        losses=_losses(reader.lines("metrics.jsonl")),
         damaged=reader.damaged,
     )
+    with reader.reading("metrics.jsonl"):
+        run.losses = _losses(reader.lines("metrics.jsonl"))
     counts = _ClassCounts()
-    run.gallery = _gallery(reader, counts)
-    run.measurements += _own_measurement(reader, {} if evaluation_alone else results)
-    run.measurements += _evaluations(reader, "" if evaluation_alone else "evaluation/", None if run.gallery else counts)
-    run.classes = counts.figures()
+    with reader.reading("gallery"):
+        run.gallery = _gallery(reader, counts)
+    with reader.reading("measurement.json"):
+        run.measurements += _own_measurement(reader, {} if evaluation_alone else results)
+    prefix = "" if evaluation_alone else "evaluation/"
+    with reader.reading(f"{prefix}results.json"):
+        run.measurements += _evaluations(reader, prefix, None if run.gallery else counts)
+    with reader.reading("gallery"):
+        run.classes = counts.figures()
     return run
 
 
@@ -221,6 +237,7 @@ def _losses(lines: Iterable[dict]) -> dict[str, dict[str, tuple[list, list]]]:
 def _own_measurement(reader: _Reader, results: dict) -> list[Measurement]:
     known = reader.json("measurement.json")
     if known:
+        check_values(reader.folder, known, typing.get_type_hints(Measurement))
         return [Measurement(**known)]
     if not results.get("methods"):
         return []
@@ -296,9 +313,9 @@ def _picture(reader: _Reader, record: dict) -> dict:
     folder = reader.folder / "gallery"
     try:
         thumbnail = (folder / f"{name}.jpg").read_bytes()
-        with Image.open(folder / f"{name}.png") as image:
+        with Image.open(folder / f"{name}.png", formats=("PNG",)) as image:
             maps = np.asarray(image.convert("L"))
-    except OSError:
+    except Exception:  # decoders raise what they like on a damaged file
         reader.damaged.append(f"gallery/{name}")
         return none
     grid = [maps.shape[0], maps.shape[1] // len(record["map_ranges"])]

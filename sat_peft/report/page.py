@@ -48,7 +48,14 @@ def write_report(run_folder: str | Path, output: str | Path | None = None) -> Pa
         raise UsageError(f"the output {str(output)!r} is no HTML file; name one, for example {REPORT}.")
     if output != run_folder / REPORT and not output.parent.is_dir():
         raise UsageError(f"the folder of the output {str(output)!r} does not exist; create it first.")
-    page = render(read_run(run_folder))
+    run = read_run(run_folder)
+    try:
+        page = render(run)
+    except Exception as error:  # of values that no run writes, template and plots raise what they like
+        raise UsageError(
+            f"{str(run_folder)!r} holds values that no run writes ({type(error).__name__}: {error}). Restore its "
+            "files, or run it again."
+        ) from error
     write_text_atomic(output, page)
     return output
 

@@ -102,12 +102,18 @@ def _unsupported_block(vit: nn.Module) -> str | None:
 
 
 def check_not_adapted(vit: nn.Module) -> None:
-    """Refuses a backbone that carries SAT adapters of another PEFT model."""
+    """Refuses a backbone that carries adapters of another PEFT model, SAT's or others."""
     if isinstance(getattr(vit, "norm_pre", None), SpatialTokenEntry):
         raise UsageError(
             "this backbone already carries a SAT adapter. Add a second one with peft_model.add_adapter(), or take the "
             "first out with peft_model.unload()."
         )
+    for name, module in vit.named_modules():
+        if isinstance(module, BaseTunerLayer):
+            raise UsageError(
+                f"this backbone already carries a {type(module).__name__.lower()} adapter of PEFT, in {name!r}. Put it "
+                "into the weights with peft_model.merge_and_unload(), or take it out with peft_model.unload()."
+            )
 
 
 def embedded_class_token(vit: nn.Module) -> torch.Tensor:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import copy
-import json
+import dataclasses
 import os
 import shutil
+import typing
 import uuid
 from pathlib import Path
 
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraConfig
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
 from sat_peft.errors import UsageError
+from sat_peft.files import FileProblem, check_values, is_file, read_json_object, read_safetensors
 from sat_peft.tuner.config import PEFT_TYPE, SatConfig
 
 CARD_NAME = "README.md"
+_COPY = "Copy or save the adapter again."
+# Fields whose types are checked; PEFT's own are what its versions make them.
+_CHECKED = {field.name for field in dataclasses.fields(SatConfig)}
+_CHECKED -= {field.name for field in dataclasses.fields(LoraConfig)}
+_CHECKED |= {"r", "lora_alpha", "lora_dropout", "target_modules", "rank_pattern", "alpha_pattern", "modules_to_save"}
 ADAPTER_FILES = frozenset({CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, CARD_NAME})
 
 
@@ -163,6 +170,7 @@ def load_adapter(
     directory = Path(directory)
     config = _read_config(directory)
     weights = _read_weights(directory)
+    _check_sizes(config, weights, directory / CONFIG_NAME)
     config.inference_mode = not is_trainable
     added = isinstance(backbone, PeftModel)
     if added and adapter_name in backbone.peft_config:
@@ -178,7 +186,7 @@ def load_adapter(
         except Exception:
             _ = model.delete_adapter(adapter_name) if added else model.unload()
             raise
-    except UsageError as error:
+    except Exception as error:  # what a configuration of impossible values leads to is told by no list
         raise UsageError(f"cannot load the adapter in {directory}: {error}") from error
     if not is_trainable:
         model.eval()
@@ -198,32 +206,48 @@ def load_adapter_weights(peft_model: PeftModel, directory: str | Path, adapter_n
 
 def _read_config(directory: Path) -> SatConfig:
     path = directory / CONFIG_NAME
-    if not path.is_file():
+    if not is_file(path):
         left_over = sorted(p.name for p in directory.parent.glob(f".{directory.name}.replaced-*"))
         hint = f" An interrupted save left the previous adapter in {left_over[-1]}." if left_over else ""
         raise UsageError(f"no adapter in {directory}: {CONFIG_NAME} is missing.{hint}")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is damaged: {error}.") from error
-    peft_type = values.get("peft_type") if isinstance(values, dict) else None
+    values = read_json_object(path, "the configuration of an adapter")
+    peft_type = values.get("peft_type")
     if peft_type != PEFT_TYPE:
         raise UsageError(
             f"{path} describes an adapter of type {peft_type!r}, not {PEFT_TYPE!r}. Load it with PEFT itself."
         )
+    check_values(
+        path,
+        values,
+        {
+            name: hint
+            for name, hint in typing.get_type_hints(SatConfig).items()
+            # Of choices the configuration itself says which there are.
+            if name in _CHECKED and typing.get_origin(hint) is not typing.Literal
+        },
+    )
     try:
         return SatConfig.from_pretrained(str(directory))
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # PEFT raises whatever it trips over
         raise UsageError(f"{path} is not valid: {error}") from error
+
+
+def _check_sizes(config: SatConfig, weights: dict, path: Path) -> None:
+    """Refuses sizes that the weights do not have, before a model of them takes all memory."""
+    if not any(config.num_classes in tensor.shape for tensor in weights.values()):
+        raise FileProblem(
+            path, f"'num_classes' is {config.num_classes}, which the weights beside it are not of.", _COPY
+        )
+    ranks = {size for name, tensor in weights.items() if "lora_" in name for size in tensor.shape}
+    wanted = max(config.r, *(config.rank_pattern or {}).values(), 0)
+    if config.tune == "lora" and ranks and wanted not in ranks and wanted > max(ranks):
+        raise FileProblem(path, f"the rank of LoRA is {wanted}, and the weights are of another.", _COPY)
 
 
 def _read_weights(directory: Path) -> dict:
     path = directory / SAFETENSORS_WEIGHTS_NAME
-    if not path.is_file():
-        pickled = (directory / WEIGHTS_NAME).is_file()
+    if not is_file(path):
+        pickled = is_file(directory / WEIGHTS_NAME)
         reason = f" {WEIGHTS_NAME} is a pickle, which could run code, and is not read." if pickled else ""
         raise UsageError(f"no weights in {directory}: {SAFETENSORS_WEIGHTS_NAME} is missing.{reason}")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise UsageError(f"{path} is damaged or incomplete: {error}. Copy or save the adapter again.") from error
+    return read_safetensors(path)

@@ -320,7 +320,7 @@ def test_run_that_did_not_end_has_no_adapter(run, tmp_path):
         evaluate(tmp_path / "out", run=tmp_path)
     (tmp_path / "config.json").write_text("{")
     shutil.copytree(run / "adapter", tmp_path / "adapter")
-    with pytest.raises(UsageError, match=r"config\.json is damaged"):
+    with pytest.raises(UsageError, match=r"config\.json: it is no JSON"):
         evaluate(tmp_path / "out", run=tmp_path)
 
 

@@ -112,7 +112,7 @@ def test_list_that_cannot_be_used_says_why(tmp_path, text, words):
 
 
 def test_missing_list_is_named(tmp_path):
-    with pytest.raises(UsageError, match=r"gone\.json' cannot be read"):
+    with pytest.raises(UsageError, match=r"gone\.json: the file does not exist"):
         choose_shots(pool(2, 2, 2), 1, image_ids=tmp_path / "gone.json")
 
 

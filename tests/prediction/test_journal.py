@@ -82,5 +82,5 @@ def test_damaged_line_is_named(tmp_path, line):
     append(tmp_path, [prediction("a")])
     with (tmp_path / "journal-0.jsonl").open("ab") as file:
         file.write(line)
-    with pytest.raises(UsageError, match=r"journal-0\.jsonl, line 2 is damaged .*Remove that line"):
+    with pytest.raises(UsageError, match=r"journal-0\.jsonl, line 2: the line is damaged .*Remove it"):
         Journal(tmp_path)

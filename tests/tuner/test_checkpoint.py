@@ -152,7 +152,7 @@ def test_truncated_weights_are_refused(folder):
     content = (folder / WEIGHTS).read_bytes()
     for size in (len(content) // 2, 100, 0):
         (folder / WEIGHTS).write_bytes(content[:size])
-        assert_refused(folder, f"{WEIGHTS} is damaged or incomplete")
+        assert_refused(folder, f"{WEIGHTS}: it is damaged or incomplete")
 
 
 class Harmful:
@@ -176,8 +176,8 @@ def test_adapters_of_other_methods_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda path: path.write_text(path.read_text()[:50]), "adapter_config.json is damaged"),
-        (lambda path: path.write_text("[]"), "adapter of type None"),
+        (lambda path: path.write_text(path.read_text()[:50]), "adapter_config.json: it is no JSON"),
+        (lambda path: path.write_text("[]"), "is not the configuration of an adapter"),
         (lambda path: path.unlink(), "adapter_config.json is missing"),
         (lambda path: path.write_text(path.read_text().replace('"full"', '"most"')), "unknown tune 'most'"),
     ],

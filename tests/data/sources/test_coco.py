@@ -140,7 +140,7 @@ def damaged(**changes) -> dict:
         (damaged(bbox=[1, 2, float("nan"), 4]), "annotation 1: `bbox` must be"),
         (
             damaged(bbox=[1, 2, 0, 4], category_id=3),
-            r"annotation 1 of .9\.jpg.: the xywh box \[1, 2, 0, 4\] has no area",
+            r"annotation 1 of .9\.jpg.: the xywh box .* has no area",
         ),
         (TEST | {"images": [{"id": 1}]}, r"images\[0\]: an image needs an `id` and a `file_name`"),
         (TEST | {"images": TEST["images"] * 2}, r"images\[1\]: the image number 1 is listed twice"),
