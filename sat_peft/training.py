@@ -260,7 +260,7 @@ class Training:
             torch.save(state, file)
 
     def _restore(self) -> None:
-        state = _read_state(self._file)
+        state = read_state(self._file)
         parameters, generators = dict(self._trainable()), state["generators"]
         if parameters.keys() != state["parameters"].keys() or len(generators) != self.accelerator.num_processes:
             raise UsageError(
@@ -301,7 +301,7 @@ class Training:
         return self.accelerator.unwrap_model(self.module, keep_torch_compile=False)
 
 
-def _read_state(file: Path) -> dict:
+def read_state(file: Path) -> dict:
     """What `Training._save` wrote.
 
     Raises:

@@ -13,16 +13,26 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from sat_peft.files import FileProblem, check_values, parse_json, shown
+from sat_peft.files import FileProblem, check_values, parse_json, path_problem, shown
 from sat_peft.formats import Prediction
 
 _PATTERN = "journal-*.jsonl"
 _FAILURE = {"image_id": str, "error": str}
 
 
+def _files(folder: Path) -> list[Path]:
+    """The journals of a folder. Raises `FileProblem` for one that cannot be read."""
+    files = sorted(folder.glob(_PATTERN))
+    for file in files:
+        problem = path_problem(file)
+        if problem is not None:
+            raise problem
+    return files
+
+
 def repair(folder: Path) -> None:
     """Cuts off the lines that a killed process, or a full disk, left without their end."""
-    for file in folder.glob(_PATTERN):
+    for file in _files(folder):
         with file.open("rb+") as journal:
             size = journal.seek(0, os.SEEK_END)
             end = size
@@ -69,7 +79,7 @@ class Journal:
     def __init__(self, folder: Path):
         self.failures: dict[str, str] = {}
         self._places: dict[str, tuple[Path, int]] = {}
-        for path in sorted(folder.glob(_PATTERN)):
+        for path in _files(folder):
             with path.open("rb") as file:
                 offset = 0
                 for number, line in enumerate(file, 1):
