@@ -104,3 +104,16 @@ def test_other_errors_keep_their_traceback():
 
     with pytest.raises(ValueError, match="a bug"):
         run(main, lambda: None, interrupted="nothing is lost")
+
+
+def test_a_resumed_run_takes_its_paths_as_they_were_given(tmp_path, monkeypatch):
+    """config.json has them absolute, the command line as they were typed the first time."""
+    run = tmp_path / "run"
+    run.mkdir()
+    recorded = Config(output=run, weights=tmp_path / "data" / "w.safetensors")
+    (run / "config.json").write_text(json.dumps(asdict(recorded), default=str))
+    monkeypatch.chdir(tmp_path)
+    for given in ("data/w.safetensors", "./data/../data/w.safetensors", str(tmp_path / "data/w.safetensors")):
+        assert parsed("--resume", str(run), "--weights", given).weights == recorded.weights
+    with pytest.raises(UsageError, match="was started with weights"):
+        parsed("--resume", str(run), "--weights", "other/w.safetensors")

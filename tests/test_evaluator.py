@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from PIL import Image
 
 from sat_peft import evaluator
@@ -23,6 +23,7 @@ from sat_peft.evaluator import (
     CENTRE_BOX_SIDES,
     EvaluatedImage,
     Evaluation,
+    _label_ranks,
     centre_box_accuracy,
     choose_centre_side,
     evaluate,
@@ -297,3 +298,20 @@ def _evaluate_in_a_launched_process(folder: Path) -> None:
 
 if __name__ == "__main__":
     _evaluate_in_a_launched_process(Path(sys.argv[1]))
+
+
+def test_logits_of_nan_are_no_hit_among_few_classes():
+    ranks = _label_ranks(torch.tensor([[float("nan")] * 3, [0.0, 1.0, 2.0]]), torch.tensor([0, 0]))
+    assert ranks.tolist() == [5, 2]
+
+
+def test_maps_of_nan_and_images_without_a_box_are_remarked(accelerator):
+    def undefined(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, maps = brightness(images, labels)
+        return logits, torch.full_like(maps, float("nan"))
+
+    rows = concatenate_datasets([spots(3), spots(2, boxes=False)])
+    with pytest.warns(UserWarning, match="2 of 5 images have no box"):
+        evaluate(brightness, accelerator.prepare(loader(rows)), accelerator, protocol="original")
+    with pytest.warns(UserWarning, match="3 maps hold NaN or infinity"):
+        evaluate(undefined, accelerator.prepare(loader(spots(3))), accelerator, protocol="original")

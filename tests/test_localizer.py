@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -227,3 +228,15 @@ def test_damaged_file_is_named(localizer, tmp_path):
 def test_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"no adapter in .*adapter_config\.json is missing"):
         Localizer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_backbone_of_another_precision(run, localizer, dtype):
+    backbone = create_backbone("test_vit", weights=run.parent / "model.safetensors", image_size=64).to(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the fingerprint of rounded weights
+        model = load_adapter(backbone, run / "adapter")
+    other = Localizer(model, threshold=THRESHOLD, device="cpu")
+    [found], [expected] = other(picture()), localizer(picture())
+    assert found.map.dtype == np.float32
+    np.testing.assert_allclose(found.map, expected.map, atol=0.05)

@@ -26,6 +26,7 @@ from sat_peft.training import (
     create_optimizer,
     create_scheduler,
     epochs_of,
+    read_state,
 )
 
 
@@ -247,3 +248,27 @@ def test_diverged_loss_names_step_terms_and_ways_out(value):
 
 def test_usable_loss_passes():
     check_finite({"total": 7.6, "area": 0.0, "normalization": -1.0}, 1, 0.01)
+
+
+def test_checkpoint_with_flipped_bytes_is_never_taken(tmp_path):
+    """torch compares no checksums, and would go on from other weights."""
+    state = {"step": 1, "epoch": 0, "batch": 1, "parameters": {"a": torch.randn(2000)}}
+    state |= {"optimizer": {}, "scheduler": {}, "generators": [{"cpu": torch.get_rng_state()}]}
+    torch.save(state, tmp_path / "sound.pt")
+    sound = (tmp_path / "sound.pt").read_bytes()
+    assert torch.equal(read_state(tmp_path / "sound.pt")["parameters"]["a"], state["parameters"]["a"])
+    place = sound.index(state["parameters"]["a"].numpy().tobytes()[:64])
+    for offset in (0, 4001, 7999):
+        damaged = bytearray(sound)
+        damaged[place + offset] ^= 0x40
+        (tmp_path / "damaged.pt").write_bytes(damaged)
+        torch.load(tmp_path / "damaged.pt", weights_only=True)  # takes it
+        with pytest.raises(UsageError, match=r"damaged\.pt: the checkpoint is damaged .*checksum"):
+            read_state(tmp_path / "damaged.pt")
+    for content in (b"", b"text", sound[:500]):
+        (tmp_path / "damaged.pt").write_bytes(content)
+        with pytest.raises(UsageError, match="the checkpoint is damaged"):
+            read_state(tmp_path / "damaged.pt")
+    torch.save([1], tmp_path / "list.pt")
+    with pytest.raises(UsageError, match="'step' must be int, not None"):
+        read_state(tmp_path / "list.pt")

@@ -139,3 +139,15 @@ def test_data_set_keeps_its_order_and_finds_its_classes_by_name():
 def test_data_set_with_names_that_no_file_may_have_is_refused(image_ids, words):
     with pytest.raises(UsageError, match=words):
         data_set_images(rows(*image_ids), "test of x")
+
+
+def test_linked_folders_are_searched_as_those_of_classes_are(photos, tmp_path):
+    """And a folder that stands in itself is searched once; what systems leave is not."""
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "@eaDir").mkdir(parents=True)
+    for name in ("9.jfif", "@eaDir/9.jpg"):
+        (elsewhere / name).write_bytes((photos / "[x].png").read_bytes())
+    before = find_images([photos]).image_ids
+    (photos / "linked").symlink_to(elsewhere, target_is_directory=True)
+    (photos / "again").symlink_to(photos, target_is_directory=True)
+    assert sorted(set(find_images([photos]).image_ids) - set(before)) == ["linked/9.jfif"]

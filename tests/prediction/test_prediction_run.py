@@ -289,3 +289,15 @@ def test_mistakes_are_answered_before_anything_is_written(localizer, photos, tmp
     with pytest.raises(UsageError, match=words):
         predict(localizer, find_images([photos]), tmp_path / "out", Accelerator(cpu=True), **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_long_names_have_maps_and_overlays_too(localizer, tmp_path):
+    names = [f"{letter * 251}.png" for letter in "ab"]
+    for name in names:
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 30), (90, 30, 9)).save(path)
+    summary = run(localizer, tmp_path / "photos", tmp_path / "out", maps=True, overlays=True, formats=("jsonl", "voc"))
+    assert (summary.images, summary.failures) == (2, {})
+    for folder in ("maps", "overlays"):
+        assert len(list((tmp_path / "out" / folder).iterdir())) == 2

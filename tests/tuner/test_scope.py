@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from peft import get_peft_model
+from peft import LoraConfig, get_peft_model
 from tiny_backbones import DEPTH, create, create_plain, images_for
 
 from sat_peft import SatConfig, SatLoss, load_adapter, save_adapter
@@ -125,3 +125,12 @@ def test_adapters_that_copy_different_parts_of_one_layer(tune):
     assert torch.equal(model(images).logits, alone(images).logits)
     model.set_adapter("other")
     assert not torch.equal(model(images).logits, alone(images).logits)
+
+
+def test_backbone_with_an_adapter_of_peft_is_refused_with_the_cause():
+    lora = get_peft_model(create_plain(), LoraConfig(target_modules=["qkv"]))
+    for name in ("default", "other"):
+        with pytest.raises(UsageError, match=r"already carries a linear adapter of PEFT, in .*merge_and_unload"):
+            get_peft_model(lora.base_model.model, SatConfig(num_classes=2, num_spatial_blocks=1), adapter_name=name)
+    merged = get_peft_model(lora.merge_and_unload(), SatConfig(num_classes=2, num_spatial_blocks=1))
+    assert merged.active_adapter == "default"
