@@ -30,6 +30,7 @@ from sat_peft.files import (
     check_values,
     is_file,
     parse_json,
+    read_bytes,
     read_json,
     read_json_object,
     short_name,
@@ -65,7 +66,8 @@ def atomic_replacement(path: Path) -> Iterator[Path]:
 def write_text_atomic(path: Path, text: str) -> None:
     """Writes `text` as UTF-8, whole or not at all."""
     with atomic_replacement(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # Half of a surrogate pair, which JSON may hold, is no UTF-8; written as its escape, JSON reads it again.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _plain(value: object) -> object:
@@ -193,10 +195,10 @@ class RunFolder(AbstractContextManager):
     def forget_metrics(self, method: str, *, after: int) -> None:
         """Takes the lines of a method's steps beyond `after` out of metrics.jsonl: a resumed run takes them again."""
         file = self.path / "metrics.jsonl"
-        if not self.main_process or not file.exists():
+        if not self.main_process or not os.path.exists(file):
             return
         kept = []
-        for line in file.read_bytes().splitlines(keepends=True):
+        for line in read_bytes(file).splitlines(keepends=True):
             # The last line of a killed process may be cut off.
             if line.endswith(b"\n"):
                 row = parse_json(line, file)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 import json
 import math
+import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from xml.etree.ElementTree import Element, ParseError
 
 from sat_peft.files.paths import FileProblem, path_problem, shown
@@ -41,17 +44,32 @@ def read_bytes(path: str | Path, *, limit: int = SMALL) -> bytes:
     Raises:
         FileProblem: there is no file that can be read, or it has more than `limit` bytes.
     """
-    problem = path_problem(path)
-    if problem is not None:
-        raise problem
     try:
-        with open(path, "rb") as file:
-            content = file.read(limit + 1)
+        with open_file(path) as file:
+            too_large = os.fstat(file.fileno()).st_size > limit
+            content = b"" if too_large else file.read()
     except (OSError, MemoryError) as error:
         raise FileProblem(path, f"it cannot be read ({getattr(error, 'strerror', None) or error!r}).") from error
-    if len(content) > limit:
+    if too_large:
         raise FileProblem(path, f"it has more than {limit:,} bytes, too many for what it should hold.", _REPAIR)
     return content
+
+
+def open_file(path: str | Path) -> BinaryIO:
+    """Opens an ordinary file for reading, without waiting for what is none, as a pipe.
+
+    Raises:
+        FileProblem: there is no such file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise path_problem(path) or FileProblem(path, f"it cannot be opened ({reason}).") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise path_problem(path) or FileProblem(path, "it is no ordinary file.")
+    return os.fdopen(descriptor, "rb")
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
@@ -60,12 +78,9 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     Raises:
         FileProblem: there is no such file, or it is not UTF-8.
     """
-    problem = path_problem(path)
-    if problem is not None:
-        raise problem
     try:
         # Universal newlines alone, not splitlines(), which also splits where a name may hold a separator as it is.
-        with open(path, encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(open_file(path), encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield number, line.rstrip("\n")
@@ -165,11 +180,8 @@ def read_csv(path: str | Path, columns: Iterable[str] = ()) -> Iterator[tuple[in
     Raises:
         FileProblem: there is no such file, it is not UTF-8 or no table, or lacks a column.
     """
-    problem = path_problem(path)
-    if problem is not None:
-        raise problem
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(open_file(path), encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file)
             header = table.fieldnames or ()
             missing = [name for name in columns if name not in header]

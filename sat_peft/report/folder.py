@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import typing
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,7 @@ from PIL import Image
 
 from sat_peft.errors import UsageError
 from sat_peft.files import FileProblem, check_values, is_file, is_folder, parse_json, read_json_object
+from sat_peft.files.readers import open_file
 from sat_peft.report.curves import iou_histogram
 from sat_peft.report.evaluation import METHOD_TITLES, figures_entry
 
@@ -161,7 +163,7 @@ class _Reader:
         path = self.folder / name
         if not is_file(path):
             return
-        with path.open(encoding="utf-8", errors="replace") as file:
+        with io.TextIOWrapper(open_file(path), encoding="utf-8", errors="replace") as file:
             for line in file:
                 try:
                     row = parse_json(line, path, parse_constant=_no_number)

@@ -51,22 +51,21 @@ def checked_boxes(where: str, boxes, problems: Problems) -> list[list[float]] | 
     """(n, 4) xyxy boxes in pixels as lists; None after a problem."""
     if len(boxes) == 0:
         return []
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    bad = without_area(boxes)
-    if bad.any():
-        problems.add(where, f"{box_text(boxes[bad][0])} has no area.", "Repair or remove the box.")
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4).tolist()
+    bad = next((box for box in boxes if not has_area(box)), None)
+    if bad is not None:
+        problems.add(where, f"{box_text(bad)} has no area.", "Repair or remove the box.")
         return None
     if seem_relative(boxes):
         problems.add(where, f"{box_text(boxes[0])} {SHARES_AS_PIXELS[0]}", SHARES_AS_PIXELS[1])
         return None
-    return boxes.tolist()
+    return boxes
 
 
-def without_area(boxes: np.ndarray) -> np.ndarray:
-    """(n,) whether an xyxy box has no area, or is beyond all images."""
-    with np.errstate(invalid="ignore"):
-        area = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        return ~(area & (np.abs(boxes) < _LARGEST_PIXEL).all(1))
+def has_area(box: list[float]) -> bool:
+    """Whether an xyxy box has an area, within the largest of images."""
+    x0, y0, x1, y1 = box
+    return -_LARGEST_PIXEL < x0 < x1 < _LARGEST_PIXEL and -_LARGEST_PIXEL < y0 < y1 < _LARGEST_PIXEL
 
 
 def _place(record: Record) -> str:
@@ -92,7 +91,7 @@ def _file_problem(record: Record) -> tuple[str | Path, str, str] | None:
 
 def _respelled(record: Record) -> Record:
     """The record, whose image may be written in another encoding of the same text."""
-    if record.image.name.isascii() and str(record.image).isascii():
+    if str(record.image).isascii():
         return record
     return replace(record, image=respelled(record.image))
 

@@ -23,6 +23,8 @@ from sat_peft.errors import UsageError
 from sat_peft.files import FileProblem, is_file, is_folder, is_number, read_json, shown
 from sat_peft.files.readers import LARGE, is_yes, parse_number
 
+# Of a number in a box, beyond all images.
+_LARGEST = 1e9
 _AS_TEXT = "annotations with numbers written as text or with a fraction, taken as numbers"
 # (annotation file, folders of the images) below the root, `{split}` being a name of the split; the first that exist.
 _LAYOUTS = (
@@ -118,7 +120,10 @@ def _box(value: object) -> list[float] | None:
     """Four finite numbers; None for anything else."""
     if not isinstance(value, list) or len(value) != 4:
         return None
-    if all(map(is_number, value)):
+    for entry in value:
+        if (type(entry) is not int and type(entry) is not float) or not -_LARGEST < entry < _LARGEST:
+            break
+    else:
         return value
     numbers = [parse_number(entry) if isinstance(entry, str) else entry for entry in value]
     return [float(number) for number in numbers] if all(map(is_number, numbers)) else None
@@ -188,7 +193,7 @@ def _images(
                 [name for name, _, _ in found],
                 [box for _, box, _ in found],
                 partial(_place, file, file_name, found),
-                _size(entry),
+                None if problems.sizes is None else _size(entry),
             )
 
 

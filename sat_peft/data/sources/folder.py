@@ -45,11 +45,12 @@ def _records(
     """Of the images in the folders of `classes`, which are their names below `folder` by label."""
     root, folder = Path(os.path.abspath(root)), Path(os.path.abspath(folder))
     rows = read_metadata(root, folder, first=split == "train", problems=problems)
+    start = len(str(root).rstrip("/")) + 1
     for label, names in enumerate(classes.values()):
         for name in names:
             for path in image_files(folder / name, problems):
                 row = rows.pop(str(path), None)
-                image_id = path.relative_to(root).as_posix()
+                image_id = str(path)[start:].replace(os.sep, "/")
                 if row is None:
                     yield Record(image_id, path, label)
                 else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sat_peft.data.box_formats import to_xyxy
-from sat_peft.data.sources.files import METADATA_NAMES, ImageFinder, walk_files
+from sat_peft.data.sources.files import METADATA_NAMES, ImageFinder, is_system_folder
 from sat_peft.data.sources.records import Problems
 from sat_peft.files import FileProblem, is_file, is_number, parse_json, path_problem, read_csv, read_lines, shown
 from sat_peft.files.readers import parse_number
@@ -138,10 +139,28 @@ def _is_inside(path: Path, folder: Path) -> bool:
     return str(path).startswith(f"{folder}/")
 
 
+def _files_below(folder: Path, seen: set[tuple[int, int]]) -> list[Path]:
+    """The metadata files below a folder; whatever cannot be listed is told when the images are looked for."""
+    found, folders = [], []
+    try:
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            return []
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name in METADATA_NAMES:
+                    found.append(Path(entry.path))
+                elif entry.is_dir() and not is_system_folder(entry.name):
+                    folders.append(Path(entry.path))
+    except OSError:
+        return found
+    return sorted(found) + [file for below in sorted(folders) for file in _files_below(below, seen)]
+
+
 def metadata_files(root: Path, folder: Path) -> list[Path]:
     """The metadata files of a split: those below its folder, and those in the root of all splits."""
-    unheard = Problems(skip=True)  # whatever cannot be listed is told when the images are looked for
-    below = [Path(entry.path) for entry in walk_files(folder, unheard) if entry.name.lower() in METADATA_NAMES]
+    below = _files_below(folder, set())
     above = [root / name for name in METADATA_NAMES if folder != root and is_file(root / name)]
     return above + below
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from sat_peft.data.box_formats import RELATIVE_FORMATS, box_outside, seem_relative, to_xyxy
 from sat_peft.data.decoding import read_head
-from sat_peft.data.sources.build import SHARES_AS_PIXELS, without_area
+from sat_peft.data.sources.build import SHARES_AS_PIXELS, has_area
 from sat_peft.data.sources.records import Problems, Record, SourceSplit
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.files import respelled, spelled
@@ -80,6 +80,8 @@ def choose_class(
     Returns:
         The class and its (m, 4) boxes; None after a problem.
     """
+    if len(classes) == 1:
+        return classes[0], boxes
     if label_from == "only" and len(set(classes)) > 1:
         shown = ", ".join(sorted(map(title, set(classes))))
         problems.add(where, f"the image has objects of several classes: {shown}.", "Choose one by --label-from.")
@@ -92,23 +94,25 @@ def choose_class(
 def _usable_objects(image: AnnotatedImage, box_format: str, problems: Problems) -> tuple[list[str], np.ndarray]:
     """(classes, xyxy boxes) of the objects of an image that can be used; in shares where the format has shares."""
     boxes = to_xyxy(image.boxes, box_format, (1, 1))
-    bad = without_area(boxes)
-    for index in np.flatnonzero(bad).tolist():
+    rows = boxes.tolist()
+    bad = [index for index, box in enumerate(rows) if not has_area(box)]
+    for index in bad:
         what = f"the {box_format} box {_short(image.boxes[index])} has no area."
         problems.add(image.place(index), what, "Repair or remove the object.")
-    if bad.any():
-        kept = np.flatnonzero(~bad).tolist()
-        image = replace(image, classes=[image.classes[index] for index in kept], boxes=[image.boxes[i] for i in kept])
-        boxes = boxes[~bad]
-    largest = int(np.abs(boxes).max(1).argmax()) if len(boxes) else 0
-    wrong = None
+    if bad:
+        kept = [index for index in range(len(rows)) if index not in bad]
+        image = replace(image, classes=[image.classes[i] for i in kept], boxes=[image.boxes[i] for i in kept])
+        boxes, rows = boxes[kept], [rows[index] for index in kept]
+    wrong, shown_box = None, 0
     if box_format not in RELATIVE_FORMATS:
-        wrong = SHARES_AS_PIXELS if seem_relative(boxes) else None
-    elif len(boxes) and np.abs(boxes[largest]).max() > _LARGEST_SHARE:
-        wrong = PIXELS_AS_SHARES
+        wrong = SHARES_AS_PIXELS if seem_relative(rows) else None
+    elif rows:
+        extents = [max(map(abs, box)) for box in rows]
+        shown_box = extents.index(max(extents))
+        wrong = PIXELS_AS_SHARES if extents[shown_box] > _LARGEST_SHARE else None
     if wrong is None:
         return image.classes, boxes
-    problems.add(image.where, f"the box {_short(image.boxes[largest])} {wrong[0]}", wrong[1])
+    problems.add(image.where, f"the box {_short(image.boxes[shown_box])} {wrong[0]}", wrong[1])
     return [], boxes[:0]
 
 

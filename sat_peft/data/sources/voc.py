@@ -9,6 +9,7 @@ Numbers may have a decimal comma.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -97,7 +98,8 @@ def _annotated(
         return
     classes, boxes, object_numbers = _objects(parsed, xml, split, keep_difficult, problems)
     place = partial(_place, xml, object_numbers)
-    yield AnnotatedImage(image_id, image, str(xml), classes, boxes, place, _size(parsed))
+    size = None if problems.sizes is None else _size(parsed)
+    yield AnnotatedImage(image_id, image, str(xml), classes, boxes, place, size)
 
 
 def _place(xml: Path, object_numbers: list[int], index: int) -> str:
@@ -145,12 +147,14 @@ def _beside(root: Path, split: str, keep_difficult: bool, problems: Problems):
 
     def images() -> Iterator[AnnotatedImage]:
         without_image = {
-            Path(entry.path) for entry in walk_files(folder, Problems(skip=True)) if entry.name.lower().endswith(".xml")
+            entry.path for entry in walk_files(folder, Problems(skip=True)) if entry.name.lower().endswith(".xml")
         }
+        above = f"{folder.name}/"
         for image in image_files(folder, problems, beside=(".xml",)):
             xml = respelled(image.with_suffix(".xml"))
-            without_image.discard(xml)
-            yield from _annotated(image, image.relative_to(root).as_posix(), xml, split, keep_difficult, problems)
+            without_image.discard(str(xml))
+            image_id = above + str(image)[len(str(folder)) + 1 :].replace(os.sep, "/")
+            yield from _annotated(image, image_id, xml, split, keep_difficult, problems)
         for xml in sorted(without_image):
             problems.add(xml, "there is no image of that name beside it.", "Add the image, or remove the file.")
 

@@ -129,13 +129,12 @@ def _image_paths(place: Path, problems: Problems) -> Iterator[Path]:
 
 def _relative(path: Path, root: Path) -> PurePath:
     """The path below the root; from the top where it lies elsewhere. Links stay: annotations lie beside the link."""
-    path = Path(os.path.abspath(path))
-    return path.relative_to(root) if path.is_relative_to(root) else path
+    path, above = os.path.abspath(path), f"{root}{os.sep}"
+    return PurePath(path.removeprefix(above))
 
 
-def _label_file(image: Path, root: Path) -> Path:
-    """`labels` for the last `images` in the path below the root, or beside the image."""
-    inside = _relative(image, root)
+def _label_file(inside: PurePath, root: Path) -> Path:
+    """`labels` for the last `images` in the path of an image below the root, or beside the image."""
     parts = list(inside.parts)
     if "images" in parts:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
@@ -215,7 +214,8 @@ class _Reader:
         keypoints = "kpt_shape" in self.content
         for place in places:
             for image in _image_paths(place, problems):
-                label_file = _label_file(image, self.base)
+                inside = _relative(image, self.base)
+                label_file = _label_file(inside, self.base)
                 found = ([], [], [])
                 if not os.path.exists(label_file):
                     problems.note(f"{split} images without a label file, taken as images without an object")
@@ -223,9 +223,8 @@ class _Reader:
                     found = _objects(label_file, self.classes, keypoints, split, problems)
                 if found is not None:
                     classes, boxes, lines = found
-                    image_id = _relative(image, self.base)
                     # Of what lies elsewhere the path without its root, which no name may begin with.
-                    image_id = image_id.relative_to(image_id.anchor).as_posix()
+                    image_id = inside.as_posix().removeprefix(inside.anchor)
                     label_place = partial(_place, label_file, lines)
                     yield AnnotatedImage(image_id, image, str(label_file), classes, boxes, label_place)
         self.classes.settled = True
@@ -238,7 +237,7 @@ class _Reader:
         for split in SPLIT_NAMES:
             for place in _places(self.content, self.file, split) or []:
                 for image in _image_paths(place, Problems(skip=True)):
-                    label_file = _label_file(image, self.base)
+                    label_file = _label_file(_relative(image, self.base), self.base)
                     lines = Problems(skip=True).read(lambda path: list(read_lines(path)), label_file) or []
                     found |= {parse_number(_words(line)[0]) for _, line in lines} - {None}
         if not found or min(found) == min(names):
