@@ -2,11 +2,16 @@
 
 import random
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
 
-SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "fuzz_readers.py"))
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+with pytest.MonkeyPatch.context() as patch:
+    # As Python has it where the script is started.
+    patch.setattr(sys, "path", [str(SCRIPTS), *sys.path])
+    SCRIPT = runpy.run_path(str(SCRIPTS / "fuzz_readers.py"))
 READERS = SCRIPT["READERS"]
 # Of the quickest readers; the others take their share.
 COUNT = 120
