@@ -43,5 +43,6 @@ def check_values(path: str | Path, values: Mapping[str, object], hints: Mapping[
     """Raises `FileProblem` for the first value in a file that is not of the type of its name."""
     for name, value in values.items():
         if name in hints and not fits(value, hints[name]):
-            kind = getattr(hints[name], "__name__", None) or str(hints[name]).replace("typing.", "")
+            hint = hints[name]
+            kind = str(hint).replace("typing.", "") if typing.get_args(hint) else getattr(hint, "__name__", str(hint))
             raise FileProblem(path, f"{name!r} must be {kind}, not {shown(value)}.", "Repair or replace the file.")

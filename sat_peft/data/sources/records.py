@@ -162,7 +162,11 @@ class Problems:
         """What was skipped, left out and noted, for the console; nothing where nothing was."""
         found = self.remarks()
         if self.count:
-            found.append(f"skipped: {self.count} bad entries, the first of them {self.listed[0]}")
+            first, *others = self.digest()
+            found += [
+                f"skipped: {self.count} bad entries, the first of them {first}",
+                *(f"  {line}" for line in others),
+            ]
         return found
 
     def report(self) -> dict:
