@@ -15,6 +15,7 @@ import tyro
 
 from sat_peft.cpu import join_processes
 from sat_peft.errors import UsageError, unknown_choice
+from sat_peft.presets import default_preset
 
 # Of the run and not of the experiment: an earlier run's are not taken over, and may differ where a run is resumed.
 RUN_FIELDS = ("output", "overwrite", "resume", "config", "threads", "num_workers", "track", "checkpoint_every")
@@ -58,22 +59,26 @@ def parse(kind: type, presets: Mapping[str, dict], *, description: str, argument
     """Parses the command line into the dataclass `kind`, whose fields include `preset`, `config` and `resume`.
 
     What the command line does not give comes from the configuration of an earlier run (`--config`, or the folder of
-    `--resume`), else from the preset, else from the defaults of `kind`.
+    `--resume`), else from the preset (without one, that of the data), else from the defaults of `kind`.
 
     Raises:
         UsageError: an unknown preset, an unreadable configuration, or a resumed run whose configuration was changed.
     """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("preset", "config", "resume"):
+    for name in ("preset", "config", "resume", "data"):
         early.add_argument(f"--{name}")
     given, _ = early.parse_known_args(arguments)
     if given.preset is not None and given.preset not in presets:
         raise unknown_choice("preset", given.preset, presets)
-    defaults = dict(presets[given.preset]) if given.preset else {}
+    earlier = given.config or given.resume
+    preset = given.preset or (None if earlier else default_preset(given.data or kind.data))
+    defaults = dict(presets[preset]) if preset else {}
     if given.config is not None and given.resume is not None:
         raise UsageError("--resume takes the configuration of the run itself; leave out --config.")
-    recorded = read_config(Path(given.config or given.resume), kind) if given.config or given.resume else {}
-    options = tyro.cli(kind, description=description, default=kind(**(defaults | recorded)), args=arguments)
+    recorded = read_config(Path(earlier), kind) if earlier else {}
+    options = tyro.cli(
+        kind, description=description, default=kind(**(defaults | {"preset": preset} | recorded)), args=arguments
+    )
     if given.resume is not None:
         for name, value in recorded.items():
             if getattr(options, name) != value:
