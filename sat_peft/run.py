@@ -12,6 +12,7 @@ checkpoint/    what a resumed run starts from; removed when the run is finished
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -35,12 +36,26 @@ _FOLDERS = ("adapter", "baselines", "gallery", "evaluation", "checkpoint")
 _PACKAGES = ("torch", "torchvision", "timm", "peft", "accelerate", "datasets", "evaluate", "numpy")
 
 
+# Bytes that a file's name may have on every common system.
+_LONGEST_NAME = 255
+
+
+def fitting_name(stem: str, suffix: str) -> str:
+    """`stem` + `suffix` as the name of a file; of a stem that is too long for it the end is replaced with a hash."""
+    room = _LONGEST_NAME - len(os.fsencode(suffix))
+    encoded = os.fsencode(stem)
+    if len(encoded) > room:
+        digest = hashlib.sha256(encoded).hexdigest()[:16]
+        stem = f"{encoded[: room - 17].decode(errors='ignore')}-{digest}"
+    return stem + suffix
+
+
 @contextmanager
 def atomic_replacement(path: Path) -> Iterator[Path]:
     """A sibling of `path` to write to. It takes the place of `path` at the end, or is removed after an error, so that
     `path` is never half written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(fitting_name(f".{path.name}", f".{os.getpid()}.tmp"))
     try:
         yield temporary
         with temporary.open("rb+") as file:

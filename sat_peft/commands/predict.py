@@ -54,9 +54,17 @@ class Config:
     min_area: float = 0.01
     """Smallest component that --multi keeps, as a share of the image."""
 
-    formats: tuple[Literal["jsonl", "coco", "voc", "yolo", "imagefolder"], ...] = ("jsonl", "coco")
-    """`jsonl` (predictions.jsonl), `coco` (coco.json), `voc` (voc/*.xml), `yolo` (yolo/labels/*.txt), `imagefolder`
-    (metadata.jsonl, for the root folder of the images)."""
+    formats: tuple[Literal["jsonl", "coco", "voc", "yolo", "label_studio", "imagefolder"], ...] = ("jsonl", "coco")
+    """`jsonl` (predictions.jsonl), `coco` (coco.json), `voc` (voc/*.xml), `yolo` (yolo/labels/*.txt), `label_studio`
+    (label_studio/tasks.json, with the boxes as predictions), `imagefolder` (metadata.jsonl, for the root folder of the
+    images)."""
+    flat: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The files of `voc` and `yolo` in one folder, as most of their readers expect: the default where no two images
+    have the same name."""
+    no_flat: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The files of `voc` and `yolo` in folders like those of the images."""
+    image_root_url: str = "/data/local-files/?d="
+    """URL under which Label Studio finds the root folder of the images; by default its local files."""
     maps: bool = False
     """Also write every map as an 8-bit PNG in the size of its image."""
     overlays: bool = False
@@ -112,6 +120,8 @@ def main(config: Config) -> None:
         raise UsageError("--data-root and --label-from data are of a data set; name it with --data.")
     if config.data is not None and (config.images or config.label_from == "folder"):
         raise UsageError("image files and --label-from folder do not go with --data; leave out one of them.")
+    if config.flat and config.no_flat:
+        raise UsageError("--flat and --no-flat exclude each other; leave out both, and flat is taken where it can be.")
     check_prediction_folder(output)
     if config.data is None:
         images = find_images(config.images, leave_out=output)
@@ -148,6 +158,8 @@ def main(config: Config) -> None:
         min_area=config.min_area,
         maps=config.maps,
         overlays=config.overlays,
+        flat=config.flat or (False if config.no_flat else None),
+        image_root_url=config.image_root_url,
         strict=config.strict,
         overwrite=config.overwrite,
         batch_size=config.batch_size,

@@ -70,7 +70,7 @@ def test_launched_recipe_writes_into_the_run_and_says_what_it_did(run, photos):
     output = run / "predictions"
     assert [row["image_id"] for row in rows(output)] == ["ant/1.jpg", "bee & wasp/1.jpg"]
     assert {row["threshold"] for row in rows(output)} == {THRESHOLD}
-    assert (output / "overlays" / "ant" / "1.jpg.jpg").is_file()
+    assert (output / "overlays" / "ant" / "1.jpg").is_file()
     assert len((output / "yolo" / "labels" / "ant" / "1.txt").read_text().split()) == 5
     for words in (
         f"threshold {THRESHOLD} (validation: best)",
@@ -148,7 +148,7 @@ def test_a_data_set_with_its_own_classes(run, tmp_path, capsys):
         ("test/ant/1.png", "ant"),
         ("test/bee & wasp/2.png", "bee & wasp"),
     ]
-    assert (tmp_path / "out" / "maps" / "test" / "ant" / "1.png.png").is_file()
+    assert (tmp_path / "out" / "maps" / "test" / "ant" / "1.png").is_file()
     assert f"2 images of test of {tmp_path / 'data'}" in capsys.readouterr().out
     with pytest.raises(UsageError, match=r"other settings .*root 'test of .*' there, 'train of .*labels 'given' there"):
         predict.main(predict.Config(split="train", **options))
