@@ -15,6 +15,7 @@ import tyro
 
 from sat_peft.cpu import join_processes
 from sat_peft.errors import UsageError, unknown_choice
+from sat_peft.shared_paths import with_recorded_paths
 
 # Of the run and not of the experiment: an earlier run's are not taken over, and may differ where a run is resumed.
 RUN_FIELDS = ("output", "overwrite", "resume", "config", "threads", "num_workers", "track", "checkpoint_every")
@@ -36,6 +37,7 @@ def read_config(path: Path, kind: type) -> dict[str, Any]:
         raise UsageError(f"{path} is no configuration of a run ({error}).") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path} is no configuration of a run: it holds no fields.")
+    values = with_recorded_paths(values, path)
     hints = typing.get_type_hints(kind)
     unknown = [name for name in values if name not in hints]
     if unknown:
@@ -52,6 +54,10 @@ def _of_json(value: Any, hint: Any) -> Any:
     if isinstance(value, str) and (hint is Path or Path in typing.get_args(hint)):
         return Path(value)
     return value
+
+
+def _located(value: Any) -> Any:
+    return value.absolute() if isinstance(value, Path) else value
 
 
 def parse(kind: type, presets: Mapping[str, dict], *, description: str, arguments: list[str] | None = None) -> Any:
@@ -76,7 +82,7 @@ def parse(kind: type, presets: Mapping[str, dict], *, description: str, argument
     options = tyro.cli(kind, description=description, default=kind(**(defaults | recorded)), args=arguments)
     if given.resume is not None:
         for name, value in recorded.items():
-            if getattr(options, name) != value:
+            if _located(getattr(options, name)) != _located(value):
                 raise UsageError(
                     f"the run {given.resume} was started with {name} {value!r}; it cannot go on with "
                     f"{getattr(options, name)!r}. Leave out the option, or start anew with --config {given.resume}."

@@ -12,6 +12,7 @@ from torch import nn
 from sat_peft.backbones import create_backbone
 from sat_peft.data.options import DataOptions, recorded_data_options
 from sat_peft.errors import UsageError
+from sat_peft.shared_paths import with_recorded_paths
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def trained_from_run(
         status = run / "status.json"
         ended = f" (status: {_read_json(status, 'a run').get('status')})" if status.is_file() else ""
         raise UsageError(f"the run {str(run)!r} has no adapter{ended}: its training did not end. Run it again.")
-    config = _read_json(run / "config.json", "a run")
+    config = with_recorded_paths(_read_json(run / "config.json", "a run"), run / "config.json")
     # Weights that the run named belong to its backbone and to no other.
     recorded_weights = config.get("weights") if backbone is None else None
     found = trained_from_adapter(

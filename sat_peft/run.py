@@ -1,6 +1,7 @@
 """The run folder: everything that a run leaves behind, readable at every moment.
 
 status.json    running, finished, …        config.json     the full configuration
+paths.json     where data and weights lie on this machine: for `--run` and `--config`, not for sharing
 versions.json  package versions            image_ids.json  the training images
 metrics.jsonl  one line per logged step    adapter/        the saved adapter
 results.json   the figures                 examples.png    what they look like
@@ -26,10 +27,11 @@ from pathlib import Path
 import numpy as np
 
 from sat_peft.errors import UsageError
+from sat_peft.shared_paths import PATHS, split_paths
 
 # What a run writes beside its configuration and status.
 _FILES = (
-    *("results.json", "parameters.json", "measurement.json", "best.json", "metrics.jsonl"),
+    *("results.json", "parameters.json", "measurement.json", "best.json", "metrics.jsonl", PATHS),
     *("image_ids.json", "skipped.json", "set_aside.json", "examples.png", "report.html"),
 )
 _FOLDERS = ("adapter", "baselines", "gallery", "evaluation", "checkpoint")
@@ -159,7 +161,10 @@ class RunFolder(AbstractContextManager):
             (self.path / name).unlink(missing_ok=True)
         for name in _FOLDERS:
             shutil.rmtree(self.path / name, ignore_errors=True)
-        write_json_atomic(self.path / "config.json", dict(config))
+        shared, paths = split_paths(config)
+        if paths:
+            write_json_atomic(self.path / PATHS, paths)
+        write_json_atomic(self.path / "config.json", shared)
         versions = {name: version(name) for name in _PACKAGES}
         self.write_json("versions.json", {"python": platform.python_version(), **versions})
 

@@ -92,6 +92,7 @@ def main(config: Config) -> None:
         write_evaluation,
     )
     from sat_peft.restore import trained_from_adapter, trained_from_run
+    from sat_peft.shared_paths import without_absolute_paths
 
     # Options: whatever is wrong with them is said before anything is computed.
     if (config.run is None) == (config.adapter is None):
@@ -246,6 +247,7 @@ def main(config: Config) -> None:
     if "centre_box" in names and not chooses:
         say("centre box: left out, since its side is chosen on a validation split with boxes that is not evaluated")
 
+    # The results are for sharing; the run's paths.json tells where its data lies.
     results = {
         "run": config.run,
         "adapter": trained.adapter,
@@ -257,8 +259,9 @@ def main(config: Config) -> None:
         "skipped": loaded.problems.report(),
         "num_classes": len(class_names),
         "bootstrap": config.bootstrap,
-        "protocols": {protocol.name: sections[protocol.name] for protocol in protocols},
     }
+    results = without_absolute_paths(results)
+    results["protocols"] = {protocol.name: sections[protocol.name] for protocol in protocols}
     if accelerator.is_main_process:
         write_evaluation(output, results, curves, records)
     say(f"\n{markdown(results)}\nWritten to {output}")
