@@ -19,6 +19,8 @@ from sat_peft.shared_paths import with_recorded_paths
 
 # Of the run and not of the experiment: an earlier run's are not taken over, and may differ where a run is resumed.
 RUN_FIELDS = ("output", "overwrite", "resume", "config", "threads", "num_workers", "track", "checkpoint_every")
+# Told after Ctrl-C in a training.
+RESUMABLE = "what the run wrote so far is readable in its folder; go on with --resume FOLDER"
 
 
 def read_config(path: Path, kind: type) -> dict[str, Any]:
@@ -60,7 +62,14 @@ def _located(value: Any) -> Any:
     return value.absolute() if isinstance(value, Path) else value
 
 
-def parse(kind: type, presets: Mapping[str, dict], *, description: str, arguments: list[str] | None = None) -> Any:
+def parse(
+    kind: type,
+    presets: Mapping[str, dict],
+    *,
+    description: str,
+    arguments: list[str] | None = None,
+    prog: str | None = None,
+) -> Any:
     """Parses the command line into the dataclass `kind`, whose fields include `preset`, `config` and `resume`.
 
     What the command line does not give comes from the configuration of an earlier run (`--config`, or the folder of
@@ -79,7 +88,7 @@ def parse(kind: type, presets: Mapping[str, dict], *, description: str, argument
     if given.config is not None and given.resume is not None:
         raise UsageError("--resume takes the configuration of the run itself; leave out --config.")
     recorded = read_config(Path(given.config or given.resume), kind) if given.config or given.resume else {}
-    options = tyro.cli(kind, description=description, default=kind(**(defaults | recorded)), args=arguments)
+    options = tyro.cli(kind, description=description, default=kind(**(defaults | recorded)), args=arguments, prog=prog)
     if given.resume is not None:
         for name, value in recorded.items():
             if _located(getattr(options, name)) != _located(value):
