@@ -27,6 +27,7 @@ class TrainedModel:
         class_names: in the order of the logits; None where the adapter does not tell.
         num_classes: number of classes C.
         data: what the run was trained on; None without a run folder.
+        display_names: of the class folders of the run's data, by folder.
         set_aside: `image_id`s of the splits that were set aside from its training images, by split.
         baselines: files of trained baselines by name.
     """
@@ -38,6 +39,7 @@ class TrainedModel:
     class_names: list[str] | None
     num_classes: int
     data: DataOptions | None = None
+    display_names: dict[str, str] = field(default_factory=dict)
     set_aside: dict[str, list[str]] = field(default_factory=dict)
     baselines: dict[str, Path] = field(default_factory=dict)
 
@@ -111,11 +113,12 @@ def trained_from_run(
         run / "adapter", backbone=backbone or config.get("backbone"), weights=weights or recorded_weights
     )
     files = {file.stem: file for file in sorted((run / "baselines").glob("*.safetensors"))}
-    shares = run / "set_aside.json"
+    shares, shown = run / "set_aside.json", run / "classes.json"
     return TrainedModel(
         **vars(found)
         | {
             "data": recorded_data_options(config),
+            "display_names": _read_json(shown, "a run") if shown.is_file() else {},
             "set_aside": _read_json(shares, "a run") if shares.is_file() else {},
             "baselines": files,
         }

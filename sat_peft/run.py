@@ -7,6 +7,7 @@ metrics.jsonl  one line per logged step    adapter/        the saved adapter
 results.json   the figures                 examples.png    what they look like
 report.html    all of it on one page, drawn from measurement.json, parameters.json, gallery/ and the files above
 skipped.json   bad entries of the data     set_aside.json  training images that stand for a missing split
+classes.json   names of class folders, where the data has a file of them
 baselines/     weights of trained ones     evaluation/     what recipes/evaluate.py writes
 checkpoint/    what a resumed run starts from; removed when the run is finished
 """
@@ -32,7 +33,7 @@ from sat_peft.shared_paths import PATHS, split_paths
 # What a run writes beside its configuration and status.
 _FILES = (
     *("results.json", "parameters.json", "measurement.json", "best.json", "metrics.jsonl", PATHS),
-    *("image_ids.json", "skipped.json", "set_aside.json", "examples.png", "report.html"),
+    *("image_ids.json", "skipped.json", "set_aside.json", "classes.json", "examples.png", "report.html"),
 )
 _FOLDERS = ("adapter", "baselines", "gallery", "evaluation", "checkpoint")
 _PACKAGES = ("torch", "torchvision", "timm", "peft", "accelerate", "datasets", "evaluate", "numpy")

@@ -45,7 +45,8 @@ class Config:
     """Local weights of the backbone (a .safetensors file, or a folder with one), instead of a download."""
 
     label_from: Literal["model", "folder", "data"] = "model"
-    """`model`: the predicted class. `folder`: the class is known, as the name of a folder above the image. `data`: the
+    """`model`: the predicted class. `folder`: the class is known, as the name of a folder above the image, its own or
+    the one that a classes.txt shows for it. `data`: the
     class is that of --data."""
     threshold: float | None = None
     """Threshold of the maps; by default the one that the run chose, else the protocol's."""
@@ -108,8 +109,10 @@ def main(config: Config) -> None:
         data_set_labels,
         find_images,
         folder_labels,
+        known_folder_labels,
         predict,
     )
+    from sat_peft.restore import trained_from_run
 
     if (config.run is None) == (config.adapter is None):
         raise UsageError("name either a run folder with --run or an adapter folder with --adapter.")
@@ -140,11 +143,18 @@ def main(config: Config) -> None:
         threshold=config.threshold,
         device=accelerator.device,
     )
-    labels = None
+    shown = trained_from_run(config.run).display_names if config.run else {}
+    labels, names = None, localizer.class_names
     if config.label_from == "folder":
-        labels = folder_labels(images, localizer.class_names)
+        labels = folder_labels(images, names, shown)
     elif config.label_from == "data":
-        labels = data_set_labels(rows, localizer.class_names)
+        labels = data_set_labels(rows, names, shown)
+    if config.data is None:
+        # Told beside the predicted classes, where the folders tell them.
+        known = labels or known_folder_labels(images, names, shown)
+        given = [None if label is None else names[label] for label in known]
+    else:
+        given = [shown.get(name, name) for name in map(rows.features["label"].int2str, rows["label"])]
     say(f"{len(images.image_ids)} images {'below' if config.data is None else 'of'} {images.root}")
     say(f"Protocol original, threshold {localizer.threshold.value:g} ({localizer.threshold.source})")
     summary = predict(
@@ -153,6 +163,7 @@ def main(config: Config) -> None:
         output,
         accelerator,
         labels=labels,
+        given_labels=given,
         formats=config.formats,
         multi=config.multi,
         min_area=config.min_area,
