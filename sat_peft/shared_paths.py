@@ -21,9 +21,7 @@ _FOLDERS = re.compile(r"""(?<![\w./\\:~-])(?:[A-Za-z]:)?[\\/](?:[^\s\\/'"<>|]+[\
 
 
 def without_absolute_paths(value: Any) -> Any:
-    """`value`, ready for JSON, with every absolute path shortened: relative to the working directory where it lies
-    below that, else its last part alone. So are paths inside of texts, to their last part.
-    """
+    """`value`, ready for JSON, with the last part alone of every absolute path, also of those inside of a text."""
     if isinstance(value, Mapping):
         return {name: without_absolute_paths(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -35,9 +33,7 @@ def without_absolute_paths(value: Any) -> Any:
     if value.startswith("hub:"):
         return "hub:" + without_absolute_paths(value.removeprefix("hub:"))
     if os.path.isabs(value) and not re.search("[\n'\"]", value):
-        path = Path(os.path.normpath(value))
-        here = Path.cwd()
-        return path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
+        return Path(os.path.normpath(value)).name or value
     return _FOLDERS.sub("", value)
 
 

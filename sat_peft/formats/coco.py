@@ -16,7 +16,8 @@ def write_coco(path: Path, predictions: PredictionSet) -> None:
 
     Images, annotations and categories are numbered from 1, as in COCO, in the order of the images and of the classes.
     Annotations carry the class probability as `score` besides COCO's own fields, and the outline of the box as
-    `segmentation`: readers that ask for masks get the box. `file_name` is relative to the root folder of the images.
+    `segmentation`: readers that ask for masks get the box, and CVAT draws it as a polygon. `file_name` is relative to
+    the root folder of the images.
     """
     info = {
         "description": "Predicted by sat_peft from image labels",

@@ -39,16 +39,17 @@ def write_json_lines(path: Path, predictions: PredictionSet) -> None:
 def write_imagefolder(path: Path, predictions: PredictionSet) -> None:
     """Writes the metadata.jsonl that `load_dataset("imagefolder")` reads once it lies in the root folder of the images.
 
-    Columns: `label`, the given class, null where it is not known; `predicted_label`; `score`, the probability of the
-    class that the boxes carry; and `objects` with `bbox` ([x, y, width, height] in pixels, as in COCO) and
+    Columns: `label`, the given class, where it is known of any image; `predicted_label`; `score`, the probability of
+    the class that the boxes carry; and `objects` with `bbox` ([x, y, width, height] in pixels, as in COCO) and
     `categories`. Classes are names: `dataset.class_encode_column("label")` makes a `ClassLabel` of them.
     """
     with text_file_replacement(path) as file:
         for found in predictions.predictions:
             boxes = from_xyxy(found.boxes, "xywh").tolist()
+            given = {"label": predictions.given_labels.get(found.image_id)} if predictions.given_labels else {}
             row = {
                 "file_name": found.image_id,
-                "label": predictions.given_labels.get(found.image_id),
+                **given,
                 "predicted_label": predictions.predicted_label(found),
                 "score": found.score,
                 "objects": {"bbox": boxes, "categories": [found.label] * len(boxes)},

@@ -197,9 +197,10 @@ def folder_labels(images: ImageFiles, class_names: Sequence[str], shown: Mapping
         labels = known_folder_labels(images, class_names, {**nearby, **(shown or {})})
     unknown = [image_id for image_id, label in zip(images.image_ids, labels, strict=True) if label is None]
     if unknown:
-        shown = ", ".join(class_names[:5]) + (", …" if len(class_names) > 5 else "")
+        classes = ", ".join(class_names[:5]) + (", …" if len(class_names) > 5 else "")
         raise UsageError(
             f"{len(unknown)} of {len(labels)} images lie in no folder that is named like a class of the model, first "
-            f"{unknown[0]!r}. The model's classes: {shown}. Move them, or take --label-from model."
+            f"{unknown[0]!r}. The model's classes: {classes}. Move them, say in a classes.txt what their folders are "
+            "called, or take --label-from model."
         )
     return labels
