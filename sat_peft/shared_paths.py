@@ -47,6 +47,8 @@ def split_paths(config: Mapping) -> tuple[dict, dict[str, str]]:
 def with_recorded_paths(config: Mapping, file: Path) -> dict:
     """The configuration that was read from `file`, a config.json, with the paths that the run keeps beside it.
 
+    A value that somebody has changed since stays as it is.
+
     Raises:
         UsageError: the file of the paths is damaged.
     """
@@ -55,6 +57,9 @@ def with_recorded_paths(config: Mapping, file: Path) -> dict:
         return dict(config)
     try:
         known = json.loads(paths.read_text(encoding="utf-8"))
-        return {name: known.get(name, value) for name, value in config.items()}
-    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
+        return {
+            name: known[name] if name in known and without_absolute_paths(known[name]) == value else value
+            for name, value in config.items()
+        }
+    except (UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
         raise UsageError(f"{paths} is damaged ({error}). Remove it, and name data and weights yourself.") from error

@@ -77,7 +77,15 @@ def test_shared_run_without_its_paths_is_read(run):
     assert read_config(run, Config)["data"] == "photos"
 
 
-def test_damaged_paths_are_named(run):
-    (run / "paths.json").write_text("[]")
+def test_configuration_that_was_changed_by_hand_counts(run, tmp_path):
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"data": "others"}))
+    assert read_config(run, Config)["data"] == "others"
+    assert read_config(run, Config)["weights"] == tmp_path / "src" / "w.safetensors"
+
+
+@pytest.mark.parametrize("content", ["{", '["data"]', "3"])
+def test_damaged_paths_are_named(run, content):
+    (run / "paths.json").write_text(content)
     with pytest.raises(UsageError, match=r"paths\.json is damaged .* Remove it"):
         read_config(run, Config)
