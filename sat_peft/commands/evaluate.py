@@ -145,9 +145,11 @@ def main(config: Config) -> None:
     if config.split not in splits:
         raise UsageError(f"{data} has no {config.split} split.")
     rows = splits[config.split]
+    class_names = rows.features["label"].names
     shown = trained.display_names | loaded.display_names
-    check_class_names(trained.class_names, trained.num_classes, rows.features["label"].names, shown)
-    class_names = [shown.get(name, name) for name in rows.features["label"].names]
+    check_class_names(trained.class_names, trained.num_classes, class_names, shown)
+    if not loaded.display_names:
+        class_names = [shown.get(name, name) for name in class_names]
     image_ids, labels = rows["image_id"][:], [class_names[label] for label in rows["label"]]
     titles = {"sat": "SAT", **BASELINES}
     if not len(rows_with_boxes(rows)):

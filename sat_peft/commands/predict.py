@@ -46,8 +46,7 @@ class Config:
 
     label_from: Literal["model", "folder", "data"] = "model"
     """`model`: the predicted class. `folder`: the class is known, as the name of a folder above the image, its own or
-    the one that a classes.txt shows for it. `data`: the
-    class is that of --data."""
+    the one that a classes.txt shows for it. `data`: the class is that of --data."""
     threshold: float | None = None
     """Threshold of the maps; by default the one that the run chose, else the protocol's."""
     multi: bool = False

@@ -185,7 +185,7 @@ def check_class_names(
         found: names of the data's classes.
         shown: names by class folder; a class may be called by either.
     """
-    if trained is not None:
+    if trained is not None and trained != found:
         indices = class_lookup(trained, shown or {})
         found = [trained[indices[name]] if name in indices else name for name in found]
     if trained == found or (trained is None and num_classes == len(found)):

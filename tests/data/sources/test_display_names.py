@@ -83,6 +83,7 @@ def test_a_class_answers_to_its_folder_and_to_its_name():
     # A folder is what it is for, even where another class is called like it.
     assert class_lookup(["cat", "dog"], {"dog": "cat", "cat": "dog"}) == {"cat": 1, "dog": 0}
     check_class_names(["tench", "n02"], 2, ["n01", "dog"], shown)
+    check_class_names(["cat", "dog"], 2, ["cat", "dog"], {"dog": "cat", "cat": "dog"})
     with pytest.raises(UsageError, match="only in the data: n01"):
         check_class_names(["tench", "n02"], 2, ["n01", "dog"])
     with pytest.raises(UsageError, match="same in another order"):
