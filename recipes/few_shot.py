@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from sat_peft.command_line import parse, run
+from sat_peft.command_line import RESUMABLE, parse, run
 from sat_peft.data.options import DataOptions
 from sat_peft.errors import UsageError
 from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
@@ -187,5 +187,5 @@ if __name__ == "__main__":
     run(
         main,
         partial(parse, Config, PRESETS["few_shot"], description=__doc__),
-        interrupted="what the run wrote so far is readable in its folder; go on with --resume FOLDER",
+        interrupted=RESUMABLE,
     )

@@ -16,9 +16,12 @@ import tyro
 from sat_peft.cpu import join_processes
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.presets import default_preset
+from sat_peft.shared_paths import with_recorded_paths
 
 # Of the run and not of the experiment: an earlier run's are not taken over, and may differ where a run is resumed.
 RUN_FIELDS = ("output", "overwrite", "resume", "config", "threads", "num_workers", "track", "checkpoint_every")
+# Told after Ctrl-C in a training.
+RESUMABLE = "what the run wrote so far is readable in its folder; go on with --resume FOLDER"
 
 
 def read_config(path: Path, kind: type) -> dict[str, Any]:
@@ -37,6 +40,7 @@ def read_config(path: Path, kind: type) -> dict[str, Any]:
         raise UsageError(f"{path} is no configuration of a run ({error}).") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path} is no configuration of a run: it holds no fields.")
+    values = with_recorded_paths(values, path)
     hints = typing.get_type_hints(kind)
     unknown = [name for name in values if name not in hints]
     if unknown:
@@ -55,7 +59,18 @@ def _of_json(value: Any, hint: Any) -> Any:
     return value
 
 
-def parse(kind: type, presets: Mapping[str, dict], *, description: str, arguments: list[str] | None = None) -> Any:
+def _located(value: Any) -> Any:
+    return value.absolute() if isinstance(value, Path) else value
+
+
+def parse(
+    kind: type,
+    presets: Mapping[str, dict],
+    *,
+    description: str,
+    arguments: list[str] | None = None,
+    prog: str | None = None,
+) -> Any:
     """Parses the command line into the dataclass `kind`, whose fields include `preset`, `config` and `resume`.
 
     What the command line does not give comes from the configuration of an earlier run (`--config`, or the folder of
@@ -76,12 +91,11 @@ def parse(kind: type, presets: Mapping[str, dict], *, description: str, argument
     if given.config is not None and given.resume is not None:
         raise UsageError("--resume takes the configuration of the run itself; leave out --config.")
     recorded = read_config(Path(earlier), kind) if earlier else {}
-    options = tyro.cli(
-        kind, description=description, default=kind(**(defaults | {"preset": preset} | recorded)), args=arguments
-    )
+    default = kind(**(defaults | {"preset": preset} | recorded))
+    options = tyro.cli(kind, description=description, default=default, args=arguments, prog=prog)
     if given.resume is not None:
         for name, value in recorded.items():
-            if getattr(options, name) != value:
+            if _located(getattr(options, name)) != _located(value):
                 raise UsageError(
                     f"the run {given.resume} was started with {name} {value!r}; it cannot go on with "
                     f"{getattr(options, name)!r}. Leave out the option, or start anew with --config {given.resume}."

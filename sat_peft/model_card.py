@@ -211,7 +211,7 @@ def _limits_section(results: dict) -> str:
     found = "".join(f"- **Not to be trusted:** {each}\n" for each in findings)
     return f"""## Limits
 
-{found}{unmeasured}- One class an image: in an image of several objects the boxes are of the one class that is predicted.
+{found}{unmeasured}- One class an image: in an image of several objects the boxes are of the predicted one.
 - An image of none of the classes gets a class and a box all the same; the score is no probability that it is right.
 - Boxes come from a map on the grid of patches, so small objects are localised coarsely.
 - The licence is not stated here: it is for whoever publishes the adapter, and depends on the backbone and the data."""

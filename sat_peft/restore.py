@@ -12,6 +12,7 @@ from torch import nn
 from sat_peft.backbones import create_backbone
 from sat_peft.data.options import DataOptions, recorded_data_options
 from sat_peft.errors import UsageError
+from sat_peft.shared_paths import with_recorded_paths
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class TrainedModel:
         class_names: in the order of the logits; None where the adapter does not tell.
         num_classes: number of classes C.
         data: what the run was trained on; None without a run folder.
+        display_names: of the class folders of the run's data, by folder.
         set_aside: `image_id`s of the splits that were set aside from its training images, by split.
         baselines: files of trained baselines by name.
     """
@@ -37,6 +39,7 @@ class TrainedModel:
     class_names: list[str] | None
     num_classes: int
     data: DataOptions | None = None
+    display_names: dict[str, str] = field(default_factory=dict)
     set_aside: dict[str, list[str]] = field(default_factory=dict)
     baselines: dict[str, Path] = field(default_factory=dict)
 
@@ -103,18 +106,19 @@ def trained_from_run(
         status = run / "status.json"
         ended = f" (status: {_read_json(status, 'a run').get('status')})" if status.is_file() else ""
         raise UsageError(f"the run {str(run)!r} has no adapter{ended}: its training did not end. Run it again.")
-    config = _read_json(run / "config.json", "a run")
+    config = with_recorded_paths(_read_json(run / "config.json", "a run"), run / "config.json")
     # Weights that the run named belong to its backbone and to no other.
     recorded_weights = config.get("weights") if backbone is None else None
     found = trained_from_adapter(
         run / "adapter", backbone=backbone or config.get("backbone"), weights=weights or recorded_weights
     )
     files = {file.stem: file for file in sorted((run / "baselines").glob("*.safetensors"))}
-    shares = run / "set_aside.json"
+    shares, shown = run / "set_aside.json", run / "classes.json"
     return TrainedModel(
         **vars(found)
         | {
             "data": recorded_data_options(config),
+            "display_names": _read_json(shown, "a run") if shown.is_file() else {},
             "set_aside": _read_json(shares, "a run") if shares.is_file() else {},
             "baselines": files,
         }

@@ -1,17 +1,20 @@
 """The run folder: everything that a run leaves behind, readable at every moment.
 
 status.json    running, finished, …        config.json     the full configuration
+paths.json     where data and weights lie on this machine: for `--run` and `--config`, not for sharing
 versions.json  package versions            image_ids.json  the training images
 metrics.jsonl  one line per logged step    adapter/        the saved adapter
 results.json   the figures                 examples.png    what they look like
 report.html    all of it on one page, drawn from measurement.json, parameters.json, gallery/ and the files above
 skipped.json   bad entries of the data     set_aside.json  training images that stand for a missing split
+classes.json   names of class folders, where the data has a file of them
 baselines/     weights of trained ones     evaluation/     what recipes/evaluate.py writes
 checkpoint/    what a resumed run starts from; removed when the run is finished
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -25,14 +28,29 @@ from pathlib import Path
 import numpy as np
 
 from sat_peft.errors import UsageError
+from sat_peft.shared_paths import PATHS, split_paths
 
 # What a run writes beside its configuration and status.
 _FILES = (
-    *("results.json", "parameters.json", "measurement.json", "best.json", "metrics.jsonl"),
-    *("image_ids.json", "skipped.json", "set_aside.json", "examples.png", "report.html"),
+    *("results.json", "parameters.json", "measurement.json", "best.json", "metrics.jsonl", PATHS),
+    *("image_ids.json", "skipped.json", "set_aside.json", "classes.json", "examples.png", "report.html"),
 )
 _FOLDERS = ("adapter", "baselines", "gallery", "evaluation", "checkpoint")
 _PACKAGES = ("torch", "torchvision", "timm", "peft", "accelerate", "datasets", "evaluate", "numpy")
+
+
+# Bytes that a file's name may have on every common system.
+_LONGEST_NAME = 255
+
+
+def fitting_name(stem: str, suffix: str) -> str:
+    """`stem` + `suffix` as the name of a file; of a stem that is too long for it the end is replaced with a hash."""
+    room = _LONGEST_NAME - len(os.fsencode(suffix))
+    encoded = os.fsencode(stem)
+    if len(encoded) > room:
+        digest = hashlib.sha256(encoded).hexdigest()[:16]
+        stem = f"{encoded[: room - 17].decode(errors='ignore')}-{digest}"
+    return stem + suffix
 
 
 @contextmanager
@@ -40,7 +58,7 @@ def atomic_replacement(path: Path) -> Iterator[Path]:
     """A sibling of `path` to write to. It takes the place of `path` at the end, or is removed after an error, so that
     `path` is never half written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(fitting_name(f".{path.name}", f".{os.getpid()}.tmp"))
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -144,7 +162,10 @@ class RunFolder(AbstractContextManager):
             (self.path / name).unlink(missing_ok=True)
         for name in _FOLDERS:
             shutil.rmtree(self.path / name, ignore_errors=True)
-        write_json_atomic(self.path / "config.json", dict(config))
+        shared, paths = split_paths(config)
+        if paths:
+            write_json_atomic(self.path / PATHS, paths)
+        write_json_atomic(self.path / "config.json", shared)
         versions = {name: version(name) for name in _PACKAGES}
         self.write_json("versions.json", {"python": platform.python_version(), **versions})
 

@@ -13,6 +13,7 @@ from accelerate import PartialState
 
 from sat_peft.command_line import RUN_FIELDS
 from sat_peft.errors import UsageError
+from sat_peft.shared_paths import with_recorded_paths
 
 
 def _settings(config: Any) -> dict:
@@ -54,7 +55,11 @@ def run_cells(
         place = folder / name
         status = None if overwrite else _status(place)
         if status is not None:
-            recorded = json.loads((place / "config.json").read_text(encoding="utf-8"))
+            file = place / "config.json"
+            recorded = with_recorded_paths(json.loads(file.read_text(encoding="utf-8")), file)
+            # Earlier versions recorded paths as they were given.
+            for key in recorded.keys() & {key for key, value in vars(cell).items() if isinstance(value, Path)}:
+                recorded[key] = str(Path(recorded[key]).absolute()) if recorded[key] else None
             # A field that came later had its default's meaning.
             known = _settings(type(cell)()) | recorded
             changed = [key for key, value in _settings(cell).items() if known[key] != value]

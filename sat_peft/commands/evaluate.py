@@ -89,6 +89,7 @@ def main(config: Config) -> None:
         write_evaluation,
     )
     from sat_peft.restore import trained_from_adapter, trained_from_run
+    from sat_peft.shared_paths import without_absolute_paths
 
     # Options: whatever is wrong with them is said before anything is computed.
     if (config.run is None) == (config.adapter is None):
@@ -142,9 +143,12 @@ def main(config: Config) -> None:
         raise UsageError(f"{data} has no {config.split} split.")
     rows = splits[config.split]
     class_names = rows.features["label"].names
+    shown = trained.display_names | loaded.display_names
+    check_class_names(trained.class_names, trained.num_classes, class_names, shown)
+    if not loaded.display_names:
+        class_names = [shown.get(name, name) for name in class_names]
     image_ids, labels = rows["image_id"][:], [class_names[label] for label in rows["label"]]
     titles = {"sat": "SAT", **BASELINES}
-    check_class_names(trained.class_names, trained.num_classes, class_names)
     if not len(rows_with_boxes(rows)):
         raise UsageError(f"the {config.split} split of {data} has no boxes, so localisation cannot be measured.")
     held_out = splits.get("validation") if config.split != "validation" else None
@@ -240,6 +244,7 @@ def main(config: Config) -> None:
     if "centre_box" in names and not chooses:
         say("centre box: left out, since its side is chosen on a validation split with boxes that is not evaluated")
 
+    # The results are for sharing; the run's paths.json tells where its data lies.
     results = {
         "run": config.run,
         "adapter": trained.adapter,
@@ -251,8 +256,9 @@ def main(config: Config) -> None:
         "skipped": loaded.problems.report(),
         "num_classes": len(class_names),
         "bootstrap": config.bootstrap,
-        "protocols": {protocol.name: sections[protocol.name] for protocol in protocols},
     }
+    results = without_absolute_paths(results)
+    results["protocols"] = {protocol.name: sections[protocol.name] for protocol in protocols}
     if accelerator.is_main_process:
         write_evaluation(output, results, curves, records)
     say(f"\n{markdown(results)}\nWritten to {output}")

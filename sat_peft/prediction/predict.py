@@ -20,6 +20,8 @@ from sat_peft.data.threads import in_order
 from sat_peft.errors import UsageError
 from sat_peft.formats import FORMATS, Prediction, PredictionSet, check_format, check_names, write_format
 from sat_peft.formats.files import text_file_replacement
+from sat_peft.formats.names import picture_paths, shared_annotation
+from sat_peft.formats.predictions import LOCAL_FILES
 from sat_peft.localization.components import check_min_area
 from sat_peft.localizer import PROTOCOL, Localization, Localizer
 from sat_peft.prediction.folder import MAPS, OVERLAYS, SKIPPED, open_prediction_folder
@@ -73,6 +75,9 @@ def predict(
     min_area: float = 0.01,
     maps: bool = False,
     overlays: bool = False,
+    given_labels: Sequence[str | None] | None = None,
+    flat: bool | None = None,
+    image_root_url: str = LOCAL_FILES,
     strict: bool = False,
     overwrite: bool = False,
     batch_size: int = 64,
@@ -88,11 +93,16 @@ def predict(
         images: found by `find_images`, or another object with its attributes; several threads call its `decode`.
         output: the folder.
         accelerator: of the run; every process takes its share of the images.
-        labels: class index of every image where it is known; by default the classes are predicted.
+        labels: class index of every image, to localise; by default the classes are predicted.
         formats: names of `FORMATS`. Those that the folder has already are written anew.
         multi, min_area: see `Localizer`.
         maps: also write the maps as 8-bit PNG in the size of the images.
         overlays: also write pictures of map and boxes on the image.
+        given_labels: name of the given class of every image, None where it is not known; it is told beside the
+            predicted one. By default that of `labels`.
+        flat: write the files of formats that have one for every image into one folder; by default where the names
+            of all images differ without their folders and suffixes.
+        image_root_url: what Label Studio finds the root folder of the images under.
         strict: stop at the first image that cannot be read, instead of listing it.
         overwrite: remove predictions that are in the folder.
         batch_size: images per process and forward pass.
@@ -106,8 +116,10 @@ def predict(
         if number < least:
             raise UsageError(f"{name} must be at least {least}, got {number}.")
     check_min_area(min_area)
+    if flat is None:
+        flat = shared_annotation((image_id.casefold() for image_id in images.image_ids), flat=True) is None
     for name in formats:
-        check_format(name, images.image_ids)
+        check_format(name, images.image_ids, flat=flat)
     check_names(localizer.class_names, "class name")
     settings = {
         "root": str(images.root),
@@ -142,6 +154,7 @@ def predict(
             workers=num_workers,
             ahead=num_workers,
         )
+        picture_path = picture_paths(images.image_ids)
         start = time.perf_counter()
         with (
             closing(loaded),
@@ -166,10 +179,10 @@ def predict(
                 # Pictures come before the line that says that the image is done.
                 for image_id, sample, localization in zip(image_ids, read, found, strict=True):
                     if maps:
-                        save_picture(map_picture(localization), output / MAPS / f"{image_id}.png", "PNG")
+                        save_picture(map_picture(localization), output / MAPS / picture_path(image_id, ".png"), "PNG")
                     if overlays:
                         picture = overlay(localization, sample["thumbnail"])
-                        save_picture(picture, output / OVERLAYS / f"{image_id}.jpg", "JPEG")
+                        save_picture(picture, output / OVERLAYS / picture_path(image_id, ".jpg"), "JPEG")
                 predictions = [_prediction(*pair) for pair in zip(image_ids, found, strict=True)]
                 writer.write(predictions, failures)
                 bar.update(len(samples))
@@ -177,7 +190,18 @@ def predict(
         accelerator.wait_for_everyone()
         failures, files = {}, []
         if accelerator.is_main_process:
-            failures, files = _write_results(localizer, images, output, formats)
+            if given_labels is None and labels is not None:
+                given_labels = [localizer.class_names[label] for label in labels]
+            known = zip(images.image_ids, given_labels or (), strict=given_labels is not None)
+            settings = {
+                "labels_given": labels is not None,
+                "given_labels": {image_id: label for image_id, label in known if label is not None},
+                "flat": flat,
+                "image_root": images.root if isinstance(images, ImageFiles) else None,
+                "image_root_url": image_root_url,
+                "model_version": f"sat_peft {settings['adapter'][:8]}",
+            }
+            failures, files = _write_results(localizer, images, output, formats, settings)
     except OSError as error:
         if error.errno not in _DISK_FULL:
             raise
@@ -206,6 +230,7 @@ def _prediction(image_id: str, found: Localization) -> Prediction:
         label_index=found.label_index,
         score=found.score,
         boxes=found.boxes.tolist(),
+        predicted_label=found.predicted_label,
     )
 
 
@@ -220,7 +245,7 @@ class _Rows:
 
 
 def _write_results(
-    localizer: Localizer, images: ImageFiles, output: Path, formats: Sequence[str]
+    localizer: Localizer, images: ImageFiles, output: Path, formats: Sequence[str], settings: dict
 ) -> tuple[dict[str, str], list[Path]]:
     """Writes the formats and the list of failures; returns the failures and the paths."""
     journal = Journal(output)
@@ -231,6 +256,7 @@ def _write_results(
         PROTOCOL,
         localizer.threshold.value,
         localizer.threshold.source,
+        **settings,
     )
     # A format of an earlier call must not fall behind the journal.
     wanted = [name for name in FORMATS if name in formats or (output / FORMATS[name].path).exists()]

@@ -81,10 +81,15 @@ def _class_lines(check: DataCheck) -> list[str]:
     title = f"{len(counts)} classes" + (f", those with the fewest {next(iter(check.splits))} images:" if rest else ":")
     # Numbers stand below those of the splits.
     return [title] + [
-        f"  {textwrap.shorten(check.class_names[label], 25, placeholder='…'):<26}"
-        + "".join(f"{count:>14}" for count in counts[label])
+        f"  {_shortened(check.class_names[label], 25):<26}" + "".join(f"{count:>14}" for count in counts[label])
         for label in order
     ]
+
+
+def _shortened(text: str, width: int) -> str:
+    """`text` on one line of at most `width` characters: names of folders are often one long word."""
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[: width - 1].rstrip() + "…"
 
 
 def draw_contact_sheet(path: Path, check: DataCheck, *, columns: int = 5, max_classes: int = 12) -> int:
@@ -121,7 +126,7 @@ def draw_contact_sheet(path: Path, check: DataCheck, *, columns: int = 5, max_cl
 
 def _escaped(text: str) -> str:
     """A class name as it is: a pair of $ would be read as mathematics."""
-    return textwrap.shorten(text, 60, placeholder="…").replace("$", r"\$")
+    return _shortened(text, 60).replace("$", r"\$")
 
 
 def _places(check: DataCheck, label: int, count: int) -> list[tuple[str, int]]:

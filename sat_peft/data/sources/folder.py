@@ -5,7 +5,8 @@
 
 A split may hold `metadata.jsonl` files in the form of `datasets`' imagefolder, whose rows give `file_name` (relative to
 the metadata file) and, where boxes are known, `objects: {"bbox": [[x, y, width, height], …]}` in absolute pixels,
-0-based, as in COCO. The files are read here and not by `load_dataset("imagefolder")` because that drops the folder
+0-based, as in COCO. ROOT may hold classes.txt or classes.json with names for the classes; see `display_names.py`. The
+files are read here and not by `load_dataset("imagefolder")` because that drops the folder
 labels as soon as a metadata file exists.
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from sat_peft.data.box_formats import to_xyxy
+from sat_peft.data.sources.display_names import display_names
 from sat_peft.data.sources.files import class_folders, image_files, read_lines, require_folder
 from sat_peft.data.sources.records import Problems, Record, SourceSplit
 from sat_peft.data.sources.registry import Source
@@ -79,11 +81,11 @@ def _read_metadata(file: Path, boxes: dict[str, np.ndarray], problems: Problems)
                 boxes[str(image)] = found
 
 
-def _records(root: Path, folder: Path, class_names: list[str], problems: Problems) -> Iterator[Record]:
+def _records(root: Path, folder: Path, classes: list[str], problems: Problems) -> Iterator[Record]:
     boxes: dict[str, np.ndarray] = {}
     for file in sorted(folder.rglob("metadata.jsonl")):
         _read_metadata(file, boxes, problems)
-    for label, name in enumerate(class_names):
+    for label, name in enumerate(classes):
         if not (folder / name).is_dir():
             continue
         for path in image_files(folder / name, problems):
@@ -103,18 +105,18 @@ def _read(root: Path, split: str, problems: Problems) -> SourceSplit | None:
             raise UsageError(f"{root} has no folder train. {_LAYOUT}")
         if split != "train":
             return None
-        class_names = class_folders(root)
-        return SourceSplit(class_names, _records(root, root, class_names, problems))
+        classes = class_folders(root)
+        return SourceSplit(display_names(root, classes), _records(root, root, classes, problems))
     if not (root / split).is_dir():
         return None
-    class_names = class_folders(root / "train")
-    unknown = [name for name in class_folders(root / split) if name not in class_names]
+    classes = class_folders(root / "train")
+    unknown = [name for name in class_folders(root / split) if name not in classes]
     if unknown:
         raise UsageError(
             f"{root / split} has class folders that {root / 'train'} lacks: {', '.join(unknown[:5])}. "
             "Add them to train or remove them."
         )
-    return SourceSplit(class_names, _records(root, root / split, class_names, problems))
+    return SourceSplit(display_names(root, classes), _records(root, root / split, classes, problems))
 
 
 def _detect(root: Path) -> bool:
