@@ -133,7 +133,13 @@ class SatLoss(nn.Module):
         cross_entropy = F.cross_entropy(
             output.logits.float(), labels, reduction="sum", label_smoothing=self.label_smoothing
         )
-        separation = separation_per_image(maps, output.features).sum() if self.separation_weight else maps.new_zeros(())
+        separation = maps.new_zeros(())
+        if self.separation_weight:
+            if output.features is None:
+                raise UsageError(
+                    "the separation needs features, which the output of this backbone lacks. Set separation_weight=0."
+                )
+            separation = separation_per_image(maps, output.features).sum()
         sums = torch.stack(
             (cross_entropy, area_per_image(maps).sum(), normalization_per_image(maps, self.kernel).sum(), separation)
         )

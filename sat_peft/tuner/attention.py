@@ -78,8 +78,6 @@ class SatAttentionMixin:
             calibration = MaskCalibration.of(self)
             mask = (logits if calibration is None else calibration(logits)).sigmoid()
             if record.is_open:
-                if not record.masks:
-                    record.features = x[:, self.sat_token_index + 1 :].detach()
                 record.masks.append(mask)
             v = v * mask[:, None, :, None].to(v.dtype)
         elif of_sequence is not None:

@@ -16,7 +16,7 @@ from sat_peft.tuner.output import SatOutput
 class ForwardRecord(threading.local):
     """What the layers of one forward pass leave for each other and for the output.
 
-    For the output: the masks of the spatial blocks, the patch tokens that the first of them reads and the normalised
+    For the output: the masks of the spatial blocks, the patch tokens that the first of them gets and the normalised
     patch tokens at the end. Recording is on only between the
     start and the end of the backbone's forward, so a recomputation by gradient checkpointing leaves nothing behind.
     For each other: within an isolated block, the keys and values of the sequence wait for the spatial token; frozen
@@ -95,6 +95,6 @@ def collect_output(vit: nn.Module, args: tuple, kwargs: dict, output: torch.Tens
     first_patch = exit_layer.token_index + 1
     block_maps = torch.stack([mask[:, first_patch:] for mask in masks]).unflatten(2, (height, width))
     logits = exit_layer.classify(tokens.unflatten(1, (height, width)))
-    return SatOutput(
-        logits=logits, maps=block_maps.mean(0), block_maps=block_maps, features=features.unflatten(1, (height, width))
-    )
+    if features is not None:
+        features = features.unflatten(1, (height, width))
+    return SatOutput(logits=logits, maps=block_maps.mean(0), block_maps=block_maps, features=features)
