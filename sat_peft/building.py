@@ -161,7 +161,7 @@ def _cached_features(
     source = FeatureSource(
         images,
         views=1 if optimization.augmentation == "none" else optimization.feature_views,
-        compute=lambda batch: sat.frozen_tokens(batch.to(state.device)),
+        compute=lambda batch: sat.frozen_tokens(batch.to(state.device)).tokens,
         identity={"backbone": sat.frozen_fingerprint(), "versions": {name: version(name) for name in DECIDING}},
         image_shape=(3, *resolve_data_config(vit).image_size),
         dtype=optimization.feature_dtype,

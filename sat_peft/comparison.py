@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from peft import PeftModel
 from torch.utils.data import DataLoader
 
 from sat_peft.baselines import BASELINES, TRAINED_BASELINES, localizers, needed_classifiers, save_trained
+from sat_peft.baselines.summaries import summary_loader
 from sat_peft.data.loaders import Loaders
 from sat_peft.evaluator import (
     Evaluation,
@@ -125,13 +127,15 @@ def compare(
 
     write_gallery(run.path, lambda images, _: model(images), test, sat, accelerator, protocol=options.protocol)
 
+    start = time.perf_counter()
     backbone, num_classes = model.unload(), model.peft_config["default"].num_classes
     trained = {}
     for name in needed_classifiers(options.baselines):
+        classifier = TRAINED_BASELINES[name](backbone, num_classes).to(accelerator.device).eval()
         training = Training(
             accelerator,
-            TRAINED_BASELINES[name](backbone, num_classes).to(accelerator.device),
-            train_loader,
+            classifier,
+            summary_loader(classifier, loaders.train, accelerator, steps=steps) or train_loader,
             optimization,
             run,
             name=BASELINES[name],
@@ -149,6 +153,10 @@ def compare(
     evaluations = {"sat": sat}
     for name, method in localizers(options.baselines, trained).items():
         evaluations[name], _ = measure(method)
+
+    if len(evaluations) > 1:
+        seconds = time.perf_counter() - start
+        accelerator.print(f"Baselines: {seconds:.0f} s beside SAT; --baselines names those that are wanted")
 
     measured = sat.num_with_boxes > 0
     figures = {

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from sat_peft.evaluator import Evaluation
+from sat_peft.localization import covers_image
 
 # Mean area of the maps beside the target, as a difference; the published targets are 0.25 and 0.35.
 AREA_TOLERANCE = 0.2
 # Deviation of a map within an image. A map of an object that is a third of the image has up to 0.47.
 LEAST_DEVIATION = 0.03
-# Shares of images whose box is the whole image, or touches all four sides but for a pixel of the map.
+# Share of images whose box is the whole image.
 MOST_WHOLE = 0.5
-WHOLE_AREA = 0.98
 # Fewer images say nothing of a share.
 FEW_IMAGES = 10
 
@@ -42,11 +42,6 @@ class Health:
         return "\n".join(["WARNING: this run should not be trusted.", *(f"  - {each}" for each in self.findings)])
 
 
-def covers_image(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """(N,) bool: whether boxes (N, 4) xyxy are the whole image (N, 2) of width and height, up to 2 % of its area."""
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) >= WHOLE_AREA * sizes.prod(1)
-
-
 def examine(
     evaluation: Evaluation, *, area_target: float | None, figures: Mapping[str, Mapping[str, float | None]]
 ) -> Health:
@@ -64,7 +59,7 @@ def examine(
     whole = 100 * float(covers_image(evaluation.result.per_image["box"], sizes).mean())
     true = None
     if evaluation.num_with_boxes:
-        true = 100 * float(np.mean([_has_whole_box(image.boxes, image.size) for image in images]))
+        true = 100 * float(np.mean([covers_image(image.boxes, image.size).any() for image in images]))
     findings = []
     if not np.isfinite(area) or (area_target is not None and abs(area - area_target) > AREA_TOLERANCE):
         findings.append(
@@ -97,7 +92,3 @@ def examine(
         "true_whole_image_boxes": true,
     }
     return Health(not findings, findings, {name: None if v is None else round(v, 4) for name, v in found.items()})
-
-
-def _has_whole_box(boxes: np.ndarray, size: tuple[int, int]) -> bool:
-    return bool(len(boxes)) and bool(covers_image(boxes, np.tile(np.array(size, float), (len(boxes), 1))).any())

@@ -181,6 +181,9 @@ def main(config: Config) -> None:
     say(f"{new} images in {summary.seconds:.1f} s ({new / max(summary.seconds, 1e-9):.0f} a second)")
     for file in summary.files:
         say(f"  {file}")
+    if summary.whole_image_boxes:
+        say(f"{summary.whole_image_boxes} of {summary.images} boxes are the whole image; where that is wrong, a higher")
+        say(f"--threshold (it is {localizer.threshold.value:g}) makes them smaller")
     if summary.failures:
         first, reason = next(iter(summary.failures.items()))
         say(f"warning: {len(summary.failures)} of {summary.images} images skipped, listed in skipped.jsonl; {first}:")

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import tqdm
@@ -22,6 +23,7 @@ from sat_peft.formats import FORMATS, Prediction, PredictionSet, check_format, c
 from sat_peft.formats.files import text_file_replacement
 from sat_peft.formats.names import picture_paths, shared_annotation
 from sat_peft.formats.predictions import LOCAL_FILES
+from sat_peft.localization import covers_image
 from sat_peft.localization.components import check_min_area
 from sat_peft.localizer import PROTOCOL, Localization, Localizer
 from sat_peft.prediction.folder import MAPS, OVERLAYS, SKIPPED, open_prediction_folder
@@ -41,6 +43,7 @@ class PredictionSummary:
         images: number of images.
         done_before: how many of them had a prediction in the folder already.
         failures: images without a prediction -> why.
+        whole_image_boxes: how many images have a box that is the whole image.
         seconds: of decoding, forward passes and scoring, by the wall clock.
         files: what was written, the paths of formats and of the list of failures.
     """
@@ -48,6 +51,7 @@ class PredictionSummary:
     images: int
     done_before: int
     failures: dict[str, str]
+    whole_image_boxes: int
     seconds: float
     files: list[Path]
 
@@ -188,7 +192,7 @@ def predict(
                 bar.update(len(samples))
         seconds = time.perf_counter() - start
         accelerator.wait_for_everyone()
-        failures, files = {}, []
+        failures, whole, files = {}, 0, []
         if accelerator.is_main_process:
             if given_labels is None and labels is not None:
                 given_labels = [localizer.class_names[label] for label in labels]
@@ -201,7 +205,7 @@ def predict(
                 "image_root_url": image_root_url,
                 "model_version": f"sat_peft {settings['adapter'][:8]}",
             }
-            failures, files = _write_results(localizer, images, output, formats, settings)
+            failures, whole, files = _write_results(localizer, images, output, formats, settings)
     except OSError as error:
         if error.errno not in _DISK_FULL:
             raise
@@ -209,7 +213,7 @@ def predict(
             f"no space is left for {str(output)!r} ({error.strerror}). What is done is kept: free some space and give "
             "the same command again, and it goes on."
         ) from error
-    return PredictionSummary(len(images.image_ids), len(images.image_ids) - len(todo), failures, seconds, files)
+    return PredictionSummary(len(images.image_ids), len(images.image_ids) - len(todo), failures, whole, seconds, files)
 
 
 def _fingerprint(localizer: Localizer) -> str:
@@ -246,8 +250,10 @@ class _Rows:
 
 def _write_results(
     localizer: Localizer, images: ImageFiles, output: Path, formats: Sequence[str], settings: dict
-) -> tuple[dict[str, str], list[Path]]:
-    """Writes the formats and the list of failures; returns the failures and the paths."""
+) -> tuple[dict[str, str], int, list[Path]]:
+    """Writes the formats and the list of failures; returns the failures, how many boxes are the whole image, and the
+    paths.
+    """
     journal = Journal(output)
     failures = {image_id: journal.failures[image_id] for image_id in images.image_ids if image_id in journal.failures}
     predictions = PredictionSet(
@@ -269,4 +275,5 @@ def _write_results(
         files.append(skipped)
     else:
         skipped.unlink(missing_ok=True)
-    return failures, files
+    whole = sum(bool(covers_image(np.array(found.boxes[:1]), found.image_size)[0]) for found in predictions.predictions)
+    return failures, whole, files
