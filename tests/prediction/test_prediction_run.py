@@ -67,6 +67,17 @@ def test_every_image_is_predicted_as_by_the_localizer(localizer, photos, tmp_pat
     assert (summary.images, summary.done_before, list(summary.failures)) == (6, 0, ["ant/11.jpg"])
 
 
+def test_boxes_that_are_the_whole_image_are_counted(photos, tmp_path):
+    (tmp_path / "model").mkdir()
+    everywhere = Localizer.from_pretrained(write_run(tmp_path / "model"), device="cpu", threshold=0.0)
+    first = run(everywhere, photos, tmp_path / "out")
+    found = [(row["box"], row["width"] * row["height"]) for row in rows(tmp_path / "out")]
+    whole = sum((x1 - x0) * (y1 - y0) >= 0.98 * area for (x0, y0, x1, y1), area in found)
+    assert first.whole_image_boxes == whole > 0
+    # Those that were done before count too.
+    assert run(everywhere, photos, tmp_path / "out").whole_image_boxes == whole
+
+
 def test_unreadable_image_is_listed_and_tried_again(localizer, photos, tmp_path):
     output = tmp_path / "out"
     summary = run(localizer, photos, output)
