@@ -47,9 +47,10 @@ _PHOTOS = {
     "token_entry": "late",
     "calibrated_masks": True,
     "area_target": 0.35,
-    "classification_weight": 0.05,
-    "normalization_weight": 0.3,
-    "separation_weight": 3.0,
+    "classification_weight": 0.2,
+    "area_weight": 2.0,
+    "normalization_weight": 0.1,
+    "separation_weight": 2.0,
     "baselines": ("cam", "rollout", "centre_box"),
 }
 
