@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from sat_peft.command_line import parse, run
+from sat_peft.command_line import RESUMABLE, parse, run
 from sat_peft.data.options import DataOptions
 from sat_peft.errors import UsageError
 from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
@@ -30,8 +30,8 @@ from sat_peft.presets import PRESETS
 
 @dataclass(frozen=True)
 class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, ModelOptions, DataOptions):
-    preset: Literal["part_scenes", "cub", "ilsvrc"] | None = None
-    """Named settings, which other options override."""
+    preset: Literal["part_scenes", "photos", "cub", "ilsvrc"] | None = None
+    """Named settings, which other options override; by default `part_scenes` for that data, else `photos`."""
     config: Path | None = None
     """Take the settings of the run folder or config.json that is named."""
     shots: tuple[int | Literal["all"], ...] = (1,)
@@ -49,18 +49,21 @@ class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, Mo
 def main(config: Config) -> None:
     from accelerate import PartialState
 
+    from sat_peft.backbones import choose_backbone
     from sat_peft.data.options import load, with_absolute_paths
-    from sat_peft.evaluator import resolve_threshold
+    from sat_peft.localization import choose_threshold
     from sat_peft.run import check_output
     from sat_peft.sweep import run_cells
 
     if config.trials < 1 or not config.shots:
         raise UsageError(f"trials must be at least 1 and shots be given, got {config.trials} and {config.shots}.")
     # A threshold that cannot be is refused now and not after the training.
-    resolve_threshold(config.threshold, None, config.protocol)
+    if config.threshold is not None:
+        choose_threshold("fixed", value=config.threshold)
     if config.image_ids is not None and (config.trials > 1 or len(config.shots) > 1 or "all" in config.shots):
         raise UsageError("--image-ids names the training images of one run; leave out --shots and --trials.")
     config = with_absolute_paths(config)
+    config = dataclasses.replace(config, backbone=choose_backbone(config.backbone, config.weights))
     output = config.folder("few_shot")
     needed = max((shots for shots in config.shots if shots != "all"), default=0)
     read_data = partial(load, config, shots=needed)
@@ -85,7 +88,7 @@ def run_cell(config: Config, read_data) -> dict:
     from accelerate.utils import set_seed
 
     from sat_peft import save_adapter
-    from sat_peft.building import create_accelerator, create_criterion, create_loaders, create_model
+    from sat_peft.building import create_accelerator, create_criterion, create_loaders, create_model, start_masks
     from sat_peft.comparison import close_run, compare, write_results
     from sat_peft.data.shots import choose_shots
     from sat_peft.parameters import count_parameters
@@ -109,6 +112,7 @@ def run_cell(config: Config, read_data) -> dict:
     set_seed(config.seed, device_specific=True)
     model = create_model(config, config, class_names)
     loaders = create_loaders(model, splits, config, config, config, seed=config.seed)
+    start_masks(model, loaders.train, config, config.area_target)
     image_loader = accelerator.prepare(loaders.train)
     train_loader = accelerator.prepare(loaders.features) if loaders.features else image_loader
     parameters = count_parameters(model)
@@ -138,7 +142,18 @@ def run_cell(config: Config, read_data) -> dict:
         if main_process:
             save_adapter(model, folder.path / "adapter")
 
-        comparison = compare(model, image_loader, loaders, accelerator, folder, config, optimization=config, **schedule)
+        area_target = config.area_target if config.area_weight else None
+        comparison = compare(
+            model,
+            image_loader,
+            loaders,
+            accelerator,
+            folder,
+            config,
+            area_target=area_target,
+            optimization=config,
+            **schedule,
+        )
         results = write_results(
             folder,
             comparison,
@@ -172,5 +187,5 @@ if __name__ == "__main__":
     run(
         main,
         partial(parse, Config, PRESETS["few_shot"], description=__doc__),
-        interrupted="what the run wrote so far is readable in its folder; go on with --resume FOLDER",
+        interrupted=RESUMABLE,
     )

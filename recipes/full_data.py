@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from sat_peft.command_line import parse, run
+from sat_peft.command_line import RESUMABLE, parse, run
 from sat_peft.data.options import DataOptions
 from sat_peft.errors import UsageError
 from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
@@ -28,8 +28,8 @@ from sat_peft.presets import PRESETS
 
 @dataclass(frozen=True)
 class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, ModelOptions, DataOptions):
-    preset: Literal["part_scenes", "cub", "ilsvrc"] | None = None
-    """Named settings, which other options override."""
+    preset: Literal["part_scenes", "photos", "cub", "ilsvrc"] | None = None
+    """Named settings, which other options override; by default `part_scenes` for that data, else `photos`."""
     config: Path | None = None
     """Take the settings of the run folder or config.json that is named."""
     seed: int = 0
@@ -43,10 +43,12 @@ def main(config: Config) -> None:
     from accelerate.utils import set_seed
 
     from sat_peft import save_adapter
-    from sat_peft.building import create_accelerator, create_criterion, create_loaders, create_model
+    from sat_peft.backbones import choose_backbone
+    from sat_peft.building import create_accelerator, create_criterion, create_loaders, create_model, start_masks
     from sat_peft.comparison import close_run, compare, sat_method, write_results
     from sat_peft.data.options import load, with_absolute_paths
-    from sat_peft.evaluator import evaluate, resolve_threshold
+    from sat_peft.evaluator import evaluate
+    from sat_peft.localization import choose_threshold
     from sat_peft.parameters import count_parameters
     from sat_peft.report.tables import parameter_table
     from sat_peft.run import RunFolder, check_output
@@ -57,8 +59,10 @@ def main(config: Config) -> None:
     if config.epochs < 1:
         raise UsageError(f"epochs must be at least 1, got {config.epochs}.")
     # A threshold that cannot be is refused now and not after the training.
-    resolve_threshold(config.threshold, None, config.protocol)
-    config = dataclasses.replace(with_absolute_paths(config), output=config.folder("full_data"))
+    if config.threshold is not None:
+        choose_threshold("fixed", value=config.threshold)
+    backbone = choose_backbone(config.backbone, config.weights)
+    config = dataclasses.replace(with_absolute_paths(config), output=config.folder("full_data"), backbone=backbone)
     resume = config.resume is not None
     if PartialState().is_main_process:
         check_output(config.output, overwrite=config.overwrite, resume=resume)
@@ -72,6 +76,7 @@ def main(config: Config) -> None:
     set_seed(config.seed, device_specific=True)
     model = create_model(config, config, class_names)
     loaders = create_loaders(model, splits, config, config, config, seed=config.seed)
+    start_masks(model, loaders.train, config, config.area_target)
     image_loader = accelerator.prepare(loaders.train)
     train_loader = accelerator.prepare(loaders.features) if loaders.features else image_loader
     validation_loader = accelerator.prepare(loaders.validation) if loaders.validation else None
@@ -115,7 +120,18 @@ def main(config: Config) -> None:
         load_adapter_weights(model, folder.path / "adapter")
         say(f"best epoch: {best['epoch']} ({best['figure']} {best['score']:.1f})")
 
-        comparison = compare(model, image_loader, loaders, accelerator, folder, config, optimization=config, **schedule)
+        area_target = config.area_target if config.area_weight else None
+        comparison = compare(
+            model,
+            image_loader,
+            loaders,
+            accelerator,
+            folder,
+            config,
+            area_target=area_target,
+            optimization=config,
+            **schedule,
+        )
         results = write_results(
             folder,
             comparison,
@@ -132,5 +148,5 @@ if __name__ == "__main__":
     run(
         main,
         partial(parse, Config, PRESETS["full_data"], description=__doc__),
-        interrupted="what the run wrote so far is readable in its folder; go on with --resume FOLDER",
+        interrupted=RESUMABLE,
     )

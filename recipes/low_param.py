@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from sat_peft.command_line import parse, run
+from sat_peft.command_line import RESUMABLE, parse, run
 from sat_peft.data.options import DataOptions
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
@@ -31,8 +31,8 @@ from sat_peft.regimes import REGIMES
 
 @dataclass(frozen=True)
 class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, ModelOptions, DataOptions):
-    preset: Literal["part_scenes", "cub", "ilsvrc", "ilsvrc_dinov2"] | None = None
-    """Named settings, which other options override."""
+    preset: Literal["part_scenes", "photos", "cub", "ilsvrc", "ilsvrc_dinov2"] | None = None
+    """Named settings, which other options override; by default `part_scenes` for that data, else `photos`."""
     config: Path | None = None
     """Take the settings of the run folder or config.json that is named."""
     regimes: tuple[str, ...] = ()
@@ -67,8 +67,9 @@ class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, Mo
 def main(config: Config) -> None:
     from accelerate import PartialState
 
+    from sat_peft.backbones import choose_backbone
     from sat_peft.data.options import load, with_absolute_paths
-    from sat_peft.evaluator import resolve_threshold
+    from sat_peft.localization import choose_threshold
     from sat_peft.run import check_output
     from sat_peft.sweep import run_cells
 
@@ -79,10 +80,12 @@ def main(config: Config) -> None:
         if name not in REGIMES:
             raise unknown_choice("regime", name, [*REGIMES, "all"])
     # A threshold that cannot be is refused now and not after the training.
-    resolve_threshold(config.threshold, None, config.protocol)
+    if config.threshold is not None:
+        choose_threshold("fixed", value=config.threshold)
     if config.image_ids is not None and config.shots == "all":
         raise UsageError("--image-ids names the training images; leave out --shots all.")
     config = with_absolute_paths(config)
+    config = dataclasses.replace(config, backbone=choose_backbone(config.backbone, config.weights))
     output = config.folder("low_param")
     read_data = partial(load, config, shots=0 if config.shots == "all" else config.shots)
     if len(names) <= 1 and config.trials == 1:
@@ -108,7 +111,7 @@ def run_cell(config: Config, read_data) -> dict:
     from accelerate.utils import set_seed
 
     from sat_peft import save_adapter
-    from sat_peft.building import create_accelerator, create_criterion, create_loaders, create_model
+    from sat_peft.building import create_accelerator, create_criterion, create_loaders, create_model, start_masks
     from sat_peft.comparison import close_run, compare, write_results
     from sat_peft.data.shots import choose_shots
     from sat_peft.parameters import count_parameters
@@ -138,6 +141,7 @@ def run_cell(config: Config, read_data) -> dict:
             f"{config.max_parameters:,}. Take a smaller head (--head conv1x1), --tune none, or a lower --lora-rank."
         )
     loaders = create_loaders(model, splits, config, config, config, seed=config.seed)
+    start_masks(model, loaders.train, config, config.area_target)
     image_loader = accelerator.prepare(loaders.train)
     train_loader = accelerator.prepare(loaders.features) if loaders.features else image_loader
     steps = config.steps
@@ -166,7 +170,18 @@ def run_cell(config: Config, read_data) -> dict:
         if main_process:
             save_adapter(model, folder.path / "adapter")
 
-        comparison = compare(model, image_loader, loaders, accelerator, folder, config, optimization=config, **schedule)
+        area_target = config.area_target if config.area_weight else None
+        comparison = compare(
+            model,
+            image_loader,
+            loaders,
+            accelerator,
+            folder,
+            config,
+            area_target=area_target,
+            optimization=config,
+            **schedule,
+        )
         results = write_results(
             folder,
             comparison,
@@ -202,5 +217,5 @@ if __name__ == "__main__":
     run(
         main,
         partial(parse, Config, PRESETS["low_param"], description=__doc__),
-        interrupted="what the run wrote so far is readable in its folder; go on with --resume FOLDER",
+        interrupted=RESUMABLE,
     )

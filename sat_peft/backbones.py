@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import json
 import pickle
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,15 @@ from torch import nn
 from sat_peft.errors import UsageError
 from sat_peft.tuner.backbone import check_backbone
 
+# What `create_backbone` takes for photographs: DINOv2-S with registers.
+PHOTO_BACKBONE = "vit_small_patch14_reg4_dinov2"
+# Backbones that `recognise_backbone` knows by their weights.
+RECOGNISED = (
+    *(f"vit_{size}_patch14_{registers}dinov2" for size in ("small", "base", "large") for registers in ("reg4_", "")),
+    *(f"vit_{size}_patch16_dinov3" for size in ("small", "base", "large")),
+    *(f"{family}_{size}_patch16_224" for size in ("tiny", "small", "base") for family in ("deit", "vit")),
+    "sat_peft_vit_nano_patch8_96",
+)
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 # What torch, timm and safetensors raise for a file that is cut short, of another kind, or holds more than tensors.
 _UNREADABLE = (
@@ -29,7 +39,7 @@ _UNREADABLE = (
 _LOCAL_WEIGHTS_HINT = (
     "On a machine without the hub, fetch the model elsewhere (for example `huggingface-cli download timm/NAME "
     "--local-dir DIR`) and name that folder or its model.safetensors with --weights. HF_HUB_OFFLINE=1 skips the "
-    "retries."
+    "retries. To try everything else, --backbone sat_peft_vit_nano_patch8_96 is embedded; it knows no photographs."
 )
 
 
@@ -76,6 +86,46 @@ def _weights_file(weights: Path) -> Path:
         if (weights / name).is_file():
             return weights / name
     raise UsageError(f"the folder {str(weights)!r} holds none of {', '.join(_WEIGHT_FILES)}.")
+
+
+def recognise_backbone(weights: str | Path) -> str:
+    """The timm name of the backbone that local weights are of.
+
+    A folder that was downloaded from the hub says so in its config.json. Otherwise names and shapes of the tensors are
+    compared with those of the families that people localise with; a classifier and the size of the images may differ.
+
+    Args:
+        weights: as in `create_backbone`.
+
+    Raises:
+        UsageError: no weights there, weights of none of these families, or of several that differ in how images are
+            normalised, which no weight tells.
+    """
+    file = _weights_file(Path(weights))
+    config = file.parent / "config.json"
+    if Path(weights).is_dir() and config.is_file():
+        with suppress(ValueError, KeyError, TypeError):
+            return json.loads(config.read_text(encoding="utf-8"))["architecture"]
+    found = _shapes(_read_weights(file))
+    fitting = []
+    for name in RECOGNISED:
+        with torch.device("meta"):
+            expected = _shapes(timm.create_model(name, num_classes=0).state_dict())
+        if expected == found:
+            fitting.append(name)
+    if len(fitting) == 1:
+        return fitting[0]
+    fit = f"fit {' and '.join(fitting)}, which normalise images differently" if fitting else "are of none of the known"
+    raise UsageError(f"the weights in {str(file)!r} {fit}: name the backbone with --backbone, as timm calls it.")
+
+
+def _shapes(state_dict: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shapes by name, without the classifier; of position embeddings the width alone."""
+    return {
+        name: tuple(tensor.shape[-1:] if name == "pos_embed" else tensor.shape)
+        for name, tensor in state_dict.items()
+        if not name.startswith(("head.", "head_dist.", "fc."))
+    }
 
 
 def _check_image_size(model: nn.Module, name: str, image_size: tuple[int, int]) -> None:
@@ -166,20 +216,24 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
-def _load_local_weights(model: nn.Module, name: str, file: Path) -> None:
-    """Loads `file` in place; every parameter must be in it, and nothing but a classifier may be left over.
-
-    timm's own loading is lenient once the classifier is dropped: a file of another model would leave the random
-    initialisation in place with no more than a logged line.
-    """
+def _read_weights(file: Path) -> dict[str, torch.Tensor]:
     try:
-        state_dict = load_state_dict(str(file), device="cpu", weights_only=True)
+        return load_state_dict(str(file), device="cpu", weights_only=True)
     except _UNREADABLE as error:
         # torch's own advice here is to unpickle whatever the file holds, which is what must not be done.
         raise UsageError(
             f"the weights in {str(file)!r} cannot be read: the file is damaged, or no file of tensors alone "
             f"({type(error).__name__}). Give a .safetensors file, or a .pth/.bin file that holds nothing but tensors."
         ) from error
+
+
+def _load_local_weights(model: nn.Module, name: str, file: Path) -> None:
+    """Loads `file` in place; every parameter must be in it, and nothing but a classifier may be left over.
+
+    timm's own loading is lenient once the classifier is dropped: a file of another model would leave the random
+    initialisation in place with no more than a logged line.
+    """
+    state_dict = _read_weights(file)
     # Every timm family keeps the renaming and resizing of its published checkpoints beside its classes.
     filter_fn = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     try:
@@ -193,6 +247,13 @@ def _load_local_weights(model: nn.Module, name: str, file: Path) -> None:
             f"the weights in {str(file)!r} are not those of {name!r}: {len(result.missing_keys)} keys missing "
             f"(first: {result.missing_keys[:3]}), {len(left_over)} left over (first: {left_over[:3]})."
         )
+
+
+def choose_backbone(name: str | None, weights: str | Path | None) -> str:
+    """The backbone that is named, else the one that the weights are of, else the one for photographs."""
+    if name is not None:
+        return name
+    return PHOTO_BACKBONE if weights is None else recognise_backbone(weights)
 
 
 def resolve_data_config(model: nn.Module, image_size: int | tuple[int, int] | None = None) -> DataConfig:

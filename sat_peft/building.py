@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType
 from accelerate.utils import imports as available
 from datasets import Dataset
 from peft import PeftModel, get_peft_model
 from torch import nn
+from torch.utils.data import DataLoader
 
-from sat_peft.backbones import create_backbone, resolve_data_config
+from sat_peft.backbones import choose_backbone, create_backbone, resolve_data_config
 from sat_peft.cpu import prepare_cpu
 from sat_peft.data.feature_cache import FeatureRows, FeatureSource, build_feature_loader, open_feature_cache
 from sat_peft.data.loaders import ImageRows, Loaders, build_loaders
@@ -22,11 +25,13 @@ from sat_peft.data.splits import check_class_names
 from sat_peft.errors import UsageError
 from sat_peft.losses import SatLoss
 from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
-from sat_peft.tuner import SatConfig, load_adapter
+from sat_peft.tuner import SatConfig, calibrate_masks, load_adapter
 from sat_peft.tuner.scope import frozen_blocks
 
 # Libraries that decide what the frozen blocks make of an image file.
 DECIDING = ("pillow", "timm", "torchvision")
+# Images that masks are calibrated on; mean and contrast over them change little with more.
+CALIBRATION_IMAGES = 64
 
 
 def create_model(options: ModelOptions, optimization: OptimizationOptions, class_names: list[str]) -> PeftModel:
@@ -42,7 +47,10 @@ def create_model(options: ModelOptions, optimization: OptimizationOptions, class
             `init_adapter` of another configuration.
     """
     backbone = create_backbone(
-        options.backbone, weights=options.weights, image_size=options.image_size, drop_path_rate=optimization.drop_path
+        choose_backbone(options.backbone, options.weights),
+        weights=options.weights,
+        image_size=options.image_size,
+        drop_path_rate=optimization.drop_path,
     )
     backbone.set_grad_checkpointing(optimization.gradient_checkpointing)
     config = _sat_config(options, backbone, class_names, cached=optimization.feature_cache is not None)
@@ -57,7 +65,8 @@ def _sat_config(options: ModelOptions, backbone: nn.Module, class_names: list[st
     default_init = "random" if getattr(backbone, "cls_token", None) is None else "class_token"
     return SatConfig(
         num_classes=len(class_names),
-        num_spatial_blocks=options.num_spatial_blocks,
+        num_spatial_blocks=options.num_spatial_blocks or max(1, len(backbone.blocks) // 4),
+        calibrated_masks=options.calibrated_masks,
         tune=options.tune,
         num_tuned_blocks=options.num_tuned_blocks,
         head=options.head,
@@ -79,6 +88,7 @@ def _check_same(wanted: SatConfig, found: SatConfig, folder: Path) -> None:
     check_class_names(found.class_names, found.num_classes, wanted.class_names)
     for name in (
         "num_spatial_blocks",
+        "calibrated_masks",
         "tune",
         "num_tuned_blocks",
         "token_entry",
@@ -151,7 +161,7 @@ def _cached_features(
     source = FeatureSource(
         images,
         views=1 if optimization.augmentation == "none" else optimization.feature_views,
-        compute=lambda batch: sat.frozen_tokens(batch.to(state.device)),
+        compute=lambda batch: sat.frozen_tokens(batch.to(state.device)).tokens,
         identity={"backbone": sat.frozen_fingerprint(), "versions": {name: version(name) for name in DECIDING}},
         image_shape=(3, *resolve_data_config(vit).image_size),
         dtype=optimization.feature_dtype,
@@ -162,10 +172,35 @@ def _cached_features(
     )
 
 
+def start_masks(model: PeftModel, loader: DataLoader, options: ModelOptions, area_target: float) -> None:
+    """Calibrates the masks of a model that has such, on the first images of the training, to the area target.
+
+    Every process calibrates on the same images. An adapter to start from has its calibration, and keeps it.
+
+    Args:
+        model: of `create_model`.
+        loader: the loader `train` of `create_loaders`, before it is prepared.
+        options: of the model.
+        area_target: of the loss.
+
+    Raises:
+        UsageError: an area target that no mask can have.
+    """
+    if not options.calibrated_masks or options.init_adapter is not None:
+        return
+    samples = [loader.dataset[view] for view in islice(loader.sampler, CALIBRATION_IMAGES)]
+    device = PartialState().device
+    calibrate_masks(model.to(device), torch.stack([sample["image"] for sample in samples]).to(device), area_target)
+
+
 def create_criterion(options: LossOptions) -> SatLoss:
     """The loss with its area target and weights."""
     return SatLoss(
-        options.area_target, area_weight=options.area_weight, normalization_weight=options.normalization_weight
+        options.area_target,
+        classification_weight=options.classification_weight,
+        area_weight=options.area_weight,
+        normalization_weight=options.normalization_weight,
+        separation_weight=options.separation_weight,
     )
 
 

@@ -17,9 +17,13 @@ from sat_peft.cpu import join_processes
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.files import check_values, is_folder, read_json_object
 from sat_peft.files.paths import shown_path
+from sat_peft.presets import default_preset
+from sat_peft.shared_paths import with_recorded_paths
 
 # Of the run and not of the experiment: an earlier run's are not taken over, and may differ where a run is resumed.
 RUN_FIELDS = ("output", "overwrite", "resume", "config", "threads", "num_workers", "track", "checkpoint_every")
+# Told after Ctrl-C in a training.
+RESUMABLE = "what the run wrote so far is readable in its folder; go on with --resume FOLDER"
 
 
 def read_config(path: Path, kind: type) -> dict[str, Any]:
@@ -33,6 +37,7 @@ def read_config(path: Path, kind: type) -> dict[str, Any]:
     if not os.path.exists(path):
         raise UsageError(f"the configuration {shown_path(path)!r} does not exist. Name the config.json of a run.")
     values = read_json_object(path, "the configuration of a run")
+    values = with_recorded_paths(values, path)
     hints = typing.get_type_hints(kind)
     unknown = [name for name in values if name not in hints]
     if unknown:
@@ -52,26 +57,36 @@ def _of_json(value: Any, hint: Any) -> Any:
     return value
 
 
-def parse(kind: type, presets: Mapping[str, dict], *, description: str, arguments: list[str] | None = None) -> Any:
+def parse(
+    kind: type,
+    presets: Mapping[str, dict],
+    *,
+    description: str,
+    arguments: list[str] | None = None,
+    prog: str | None = None,
+) -> Any:
     """Parses the command line into the dataclass `kind`, whose fields include `preset`, `config` and `resume`.
 
     What the command line does not give comes from the configuration of an earlier run (`--config`, or the folder of
-    `--resume`), else from the preset, else from the defaults of `kind`.
+    `--resume`), else from the preset (without one, that of the data), else from the defaults of `kind`.
 
     Raises:
         UsageError: an unknown preset, an unreadable configuration, or a resumed run whose configuration was changed.
     """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("preset", "config", "resume"):
+    for name in ("preset", "config", "resume", "data"):
         early.add_argument(f"--{name}")
     given, _ = early.parse_known_args(arguments)
     if given.preset is not None and given.preset not in presets:
         raise unknown_choice("preset", given.preset, presets)
-    defaults = dict(presets[given.preset]) if given.preset else {}
+    earlier = given.config or given.resume
+    preset = given.preset or (None if earlier else default_preset(given.data or kind.data))
+    defaults = dict(presets[preset]) if preset else {}
     if given.config is not None and given.resume is not None:
         raise UsageError("--resume takes the configuration of the run itself; leave out --config.")
-    recorded = read_config(Path(given.config or given.resume), kind) if given.config or given.resume else {}
-    options = tyro.cli(kind, description=description, default=kind(**(defaults | recorded)), args=arguments)
+    recorded = read_config(Path(earlier), kind) if earlier else {}
+    default = kind(**(defaults | {"preset": preset} | recorded))
+    options = tyro.cli(kind, description=description, default=default, args=arguments, prog=prog)
     if given.resume is not None:
         for name, value in recorded.items():
             if same_place(getattr(options, name), value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from peft import PeftModel
 from torch.utils.data import DataLoader
 
 from sat_peft.baselines import BASELINES, TRAINED_BASELINES, localizers, needed_classifiers, save_trained
+from sat_peft.baselines.summaries import summary_loader
 from sat_peft.data.loaders import Loaders
 from sat_peft.evaluator import (
     Evaluation,
@@ -17,8 +19,10 @@ from sat_peft.evaluator import (
     centre_box_accuracy,
     choose_centre_side,
     evaluate,
-    resolve_threshold,
+    threshold_of_maps,
 )
+from sat_peft.health import Health, examine
+from sat_peft.localization import ThresholdChoice, choose_threshold
 from sat_peft.model_card import write_model_card
 from sat_peft.options import EvaluationOptions, OptimizationOptions
 from sat_peft.parameters import ParameterCount
@@ -42,12 +46,14 @@ class Comparison:
         evaluations: by method.
         figures: by method, in percent; None where not measured.
         centre_side: of the centre box, as a share of the image's sides.
+        health: of SAT.
     """
 
     class_names: list[str]
     evaluations: dict[str, Evaluation]
     figures: dict[str, dict[str, float | None]]
     centre_side: float | None
+    health: Health
 
     def table(self) -> str:
         """The figures as text, and where the thresholds came from."""
@@ -79,6 +85,7 @@ def compare(
     run: RunFolder,
     options: EvaluationOptions,
     *,
+    area_target: float | None,
     optimization: OptimizationOptions,
     steps: int,
     checkpoint_every: int = 0,
@@ -92,14 +99,24 @@ def compare(
         accelerator: of the run.
         run: gets examples.png, the weights of the baselines and their metrics.
         options: what is measured.
+        area_target: of the loss, if it has any.
         optimization, steps, checkpoint_every: of the trained baselines.
     """
     test = accelerator.prepare(loaders.test)
     validation = accelerator.prepare(loaders.validation) if loaders.validation else None
 
+    def choose(method: Method, known: Evaluation | None) -> ThresholdChoice:
+        """The given threshold, else the best on validation boxes, else what maps suggest without any."""
+        if options.threshold is not None:
+            return choose_threshold("fixed", value=options.threshold)
+        if known is not None and known.num_with_boxes:
+            return choose_threshold("validation", scores=known.result)
+        unlabelled = validation or accelerator.prepare(loaders.unlabelled)
+        return threshold_of_maps(method, unlabelled, accelerator, options.protocol)
+
     def measure(method: Method) -> tuple[Evaluation, Evaluation | None]:
         known = evaluate(method, validation, accelerator, protocol=options.protocol) if validation else None
-        threshold = resolve_threshold(options.threshold, known, options.protocol)
+        threshold = choose(method, known)
         settings = {"protocol": options.protocol, "threshold": threshold, "bootstrap": BOOTSTRAP}
         return evaluate(method, test, accelerator, **settings), known
 
@@ -110,13 +127,15 @@ def compare(
 
     write_gallery(run.path, lambda images, _: model(images), test, sat, accelerator, protocol=options.protocol)
 
+    start = time.perf_counter()
     backbone, num_classes = model.unload(), model.peft_config["default"].num_classes
     trained = {}
     for name in needed_classifiers(options.baselines):
+        classifier = TRAINED_BASELINES[name](backbone, num_classes).to(accelerator.device).eval()
         training = Training(
             accelerator,
-            TRAINED_BASELINES[name](backbone, num_classes).to(accelerator.device),
-            train_loader,
+            classifier,
+            summary_loader(classifier, loaders.train, accelerator, steps=steps) or train_loader,
             optimization,
             run,
             name=BASELINES[name],
@@ -135,6 +154,10 @@ def compare(
     for name, method in localizers(options.baselines, trained).items():
         evaluations[name], _ = measure(method)
 
+    if len(evaluations) > 1:
+        seconds = time.perf_counter() - start
+        accelerator.print(f"Baselines: {seconds:.0f} s beside SAT; --baselines names those that are wanted")
+
     measured = sat.num_with_boxes > 0
     figures = {
         name: {key: each.result.summary[key] if measured or key == "top1_cls" else None for key in FIGURES}
@@ -144,7 +167,8 @@ def compare(
     if "centre_box" in options.baselines and measured and known and known.num_with_boxes:
         side = choose_centre_side(known.images, options.protocol)
         figures["centre_box"] = centre_box_accuracy(sat.images, side, options.protocol)
-    return Comparison(model.peft_config["default"].class_names, evaluations, figures, side)
+    health = examine(sat, area_target=area_target, figures=figures)
+    return Comparison(model.peft_config["default"].class_names, evaluations, figures, side, health)
 
 
 def write_results(
@@ -180,6 +204,7 @@ def write_results(
         "thresholds": {name: each.result.threshold for name, each in comparison.evaluations.items()},
         "centre_box_side": comparison.centre_side,
         "test_images": sat.num_images,
+        "health": asdict(comparison.health),
         "adapter_bytes": sum(file.stat().st_size for file in (run.path / "adapter").glob("*.safetensors")),
         **more,
     }
@@ -203,6 +228,7 @@ def close_run(accelerator: Accelerator, run: RunFolder, comparison: Comparison, 
     accelerator.print(
         f"\nTest split: {results['test_images']} images, protocol {results['protocol']}, percent\n"
         f"{comparison.table()}\n"
+        f"\n{comparison.health.text()}\n"
         f"\nRun folder: {run.path}  (adapter {size:.0f} kB, {seconds:.0f} s)\n"
         f"Look at {run.path / REPORT}, then {then} --run {run.path}"
     )

@@ -44,12 +44,15 @@ class EvaluatedImage:
         size: (width, height) of the evaluation pixels.
         boxes: (n, 4) float xyxy true boxes in evaluation pixels.
         label_rank: how many classes score higher than the true one; 0 where the classification is right.
+        map_mean, map_deviation: mean and standard deviation of the map, before any normalisation.
     """
 
     index: int
     size: tuple[int, int]
     boxes: np.ndarray
     label_rank: int
+    map_mean: float
+    map_deviation: float
 
 
 @dataclass(frozen=True)
@@ -116,9 +119,10 @@ def evaluate(
                 image_ids=indices,
             )
             ranks = _label_ranks(logits, labels).tolist()
+            means, deviations = maps.mean((1, 2)).tolist(), maps.flatten(1).std(1, correction=0).tolist()
             images += [
-                EvaluatedImage(index, protocol.evaluation_size(size), box, rank)
-                for index, size, box, rank in zip(indices, sizes, boxes, ranks, strict=True)
+                EvaluatedImage(index, protocol.evaluation_size(size), *facts)
+                for index, size, *facts in zip(indices, sizes, boxes, ranks, means, deviations, strict=True)
             ]
     if accelerator.num_processes > 1:
         gathered = gather_object([(accumulator.state(), images)])
@@ -202,18 +206,13 @@ def collect_maps(
     return [raw for raw, _ in ordered], [size for _, size in ordered]
 
 
-def resolve_threshold(
-    threshold: float | None, validation: Evaluation | None, protocol: str | Protocol
+def threshold_of_maps(
+    method: Method, loader: DataLoader, accelerator: Accelerator, protocol: str | Protocol
 ) -> ThresholdChoice:
-    """The threshold of a run: the given one, else the best on the validation split, else the protocol's default.
-
-    The test split has no say.
-    """
-    if threshold is not None:
-        return choose_threshold("fixed", value=threshold)
-    if validation is not None and validation.num_with_boxes:
-        return choose_threshold("validation", scores=validation.result)
-    return choose_threshold("fixed", protocol=protocol)
+    """The threshold that the maps of a prepared loader's images suggest, without any box: see `choose_threshold`."""
+    maps, sizes = collect_maps(method, loader, accelerator)
+    own = {"image_sizes": sizes} if get_protocol(protocol).own_pixels else {}
+    return choose_threshold("unsupervised", maps=maps, protocol=protocol, **own)
 
 
 def _centre_box_hits(images: list[EvaluatedImage], side: float, protocol: Protocol) -> np.ndarray:

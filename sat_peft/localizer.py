@@ -49,6 +49,7 @@ class Localization:
         boxes: (n, 4) boxes of all components, largest component first; without `multi`, `box` alone.
         map: (h, w) float32 localisation map on the grid of patches, in (0, 1).
         image_size: (width, height) of the original image in pixels.
+        predicted_label: name of the most probable class, which a given `label` may not be.
     """
 
     label: str
@@ -58,6 +59,7 @@ class Localization:
     boxes: np.ndarray
     map: np.ndarray
     image_size: tuple[int, int]
+    predicted_label: str
 
     def score_map(self) -> np.ndarray:
         """The map as it was thresholded: (H, W) float32 in [0, 1], in pixels of the original image."""
@@ -242,14 +244,24 @@ class Localizer:
         with torch.inference_mode():
             output = self.model(inputs.to(self.device, self.dtype))
         probabilities, maps = output.logits.float().softmax(-1).cpu(), output.maps.float().cpu().numpy()
-        if indices is None:
-            indices = probabilities.argmax(-1).tolist()
+        predicted = probabilities.argmax(-1).tolist()
         found = []
-        for raw, size, index, row in zip(maps, image_sizes, indices, probabilities, strict=True):
+        for raw, size, index, best, row in zip(
+            maps, image_sizes, predicted if indices is None else indices, predicted, probabilities, strict=True
+        ):
             scoring = {"protocol": PROTOCOL, "threshold": value, "image_size": size}
             boxes = localize_all(raw, min_area=min_area, **scoring) if multi else localize(raw, **scoring)[None]
             found.append(
-                Localization(self.class_names[index], index, row[index].item(), boxes[0], boxes, raw, tuple(size))
+                Localization(
+                    label=self.class_names[index],
+                    label_index=index,
+                    score=row[index].item(),
+                    box=boxes[0],
+                    boxes=boxes,
+                    map=raw,
+                    image_size=tuple(size),
+                    predicted_label=self.class_names[best],
+                )
             )
         return found
 

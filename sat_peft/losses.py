@@ -1,4 +1,4 @@
-"""The training loss of SAT: classification, batch area and normalization (SAT, spatial constraints)."""
+"""The training loss of SAT: classification, batch area and normalization (SAT, spatial constraints), and separation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from sat_peft.errors import UsageError
 from sat_peft.tuner.output import SatOutput
 from sat_peft.tuner.reference import BLUR_KERNEL
 
+# Of variances, which may be zero.
+_EPSILON = 1e-6
+
 
 class SatLossTerms(NamedTuple):
     """Scalar float32 losses: `total` is the weighted sum to call `backward()` on, the others are unweighted."""
@@ -20,6 +23,7 @@ class SatLossTerms(NamedTuple):
     classification: torch.Tensor
     area: torch.Tensor
     normalization: torch.Tensor
+    separation: torch.Tensor
 
 
 def area_per_image(maps: torch.Tensor) -> torch.Tensor:
@@ -33,12 +37,36 @@ def normalization_per_image(maps: torch.Tensor, kernel: torch.Tensor = BLUR_KERN
     return (blurred * (1 - blurred)).flatten(1).mean(1)
 
 
+def separation_per_image(maps: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """Share of the features' variance within an image that the map does not explain: (B,) in [0, 1].
+
+    The map M splits the patches into an object (weights M) and a ground (weights 1 - M). With the area a and the mean
+    features f of the two sides, the split explains a (1 - a) |f_object - f_ground|^2 of the variance, as in the
+    analysis of variance; the rest is what is returned. A uniform map explains nothing, whatever its value.
+
+    Args:
+        maps: (B, h, w) in (0, 1).
+        features: (B, h, w, D), layer-normalised here so that no single channel decides.
+    """
+    weights = maps.flatten(1)
+    area = weights.mean(1)
+    tokens = F.layer_norm(features.flatten(1, 2).to(weights.dtype), features.shape[-1:])
+    tokens = tokens - tokens.mean(1, keepdim=True)
+    # a (1 - a) (f_object - f_ground), since the features are centred.
+    moment = torch.einsum("bn,bnd->bd", weights - area[:, None], tokens) / weights.shape[1]
+    explained = moment.square().sum(1) / (area * (1 - area)).clamp_min(_EPSILON)
+    return 1 - explained / tokens.square().sum(2).mean(1).clamp_min(_EPSILON)
+
+
 class SatLoss(nn.Module):
-    """Loss = classification + area + normalization, each with its weight.
+    """Loss = classification + area + normalization + separation, each with its weight.
 
     - classification: cross-entropy of the logits;
     - area: | mean over the batch of mean(M) - area_target |, which lets single objects be large or small;
-    - normalization: mean of M_s (1 - M_s), M_s being the blurred map, which pulls maps towards 0 and 1.
+    - normalization: mean of M_s (1 - M_s), M_s being the blurred map, which pulls maps towards 0 and 1;
+    - separation (not in the paper): the share of the variance of the patch features within an image that the map does
+      not explain, see `separation_per_image`. Maps that are uniform satisfy the paper's terms, all of them at the area
+      target and two of them at 1, and with few images training rests there; they explain nothing.
 
     The batch is the *global* batch. In a process group, with gradients enabled, sums are exchanged once per call; every
     process returns the same values, and the gradients, averaged over processes as DistributedDataParallel does, are
@@ -49,6 +77,7 @@ class SatLoss(nn.Module):
     Args:
         area_target: Mean area that maps are drawn to, as a fraction of the image (paper: 0.25 CUB, 0.35 ILSVRC).
         classification_weight, area_weight, normalization_weight: Weights of the terms (paper: 1, 1, 1).
+        separation_weight: Weight of the separation (paper: 0). At 0 it is not computed.
         label_smoothing: Label smoothing of the cross-entropy, in [0, 1).
 
     Raises:
@@ -61,6 +90,7 @@ class SatLoss(nn.Module):
         classification_weight: float = 1.0,
         area_weight: float = 1.0,
         normalization_weight: float = 1.0,
+        separation_weight: float = 0.0,
         label_smoothing: float = 0.0,
     ):
         super().__init__()
@@ -72,6 +102,7 @@ class SatLoss(nn.Module):
             "classification_weight": classification_weight,
             "area_weight": area_weight,
             "normalization_weight": normalization_weight,
+            "separation_weight": separation_weight,
         }
         for name, weight in weights.items():
             if not weight >= 0:
@@ -81,13 +112,14 @@ class SatLoss(nn.Module):
         self.classification_weight = classification_weight
         self.area_weight = area_weight
         self.normalization_weight = normalization_weight
+        self.separation_weight = separation_weight
         self.register_buffer("kernel", BLUR_KERNEL.clone(), persistent=False)
 
     def forward(self, output: SatOutput, labels: torch.Tensor) -> SatLossTerms:
         """The loss terms of a batch.
 
         Args:
-            output: `logits` (B, C) and `maps` (B, h, w) in (0, 1).
+            output: `logits` (B, C), `maps` (B, h, w) in (0, 1) and, for the separation, `features` (B, h, w, D).
             labels: (B,) integer class indices on the device of the logits.
 
         Raises:
@@ -101,17 +133,25 @@ class SatLoss(nn.Module):
         cross_entropy = F.cross_entropy(
             output.logits.float(), labels, reduction="sum", label_smoothing=self.label_smoothing
         )
+        separation = maps.new_zeros(())
+        if self.separation_weight:
+            if output.features is None:
+                raise UsageError(
+                    "the separation needs features, which the output of this backbone lacks. Set separation_weight=0."
+                )
+            separation = separation_per_image(maps, output.features).sum()
         sums = torch.stack(
-            (cross_entropy, area_per_image(maps).sum(), normalization_per_image(maps, self.kernel).sum())
+            (cross_entropy, area_per_image(maps).sum(), normalization_per_image(maps, self.kernel).sum(), separation)
         )
-        classification, area, normalization = _global_mean(sums, count=labels.shape[0]).unbind()
+        classification, area, normalization, separation = _global_mean(sums, count=labels.shape[0]).unbind()
         area = (area - self.area_target).abs()
         total = (
             self.classification_weight * classification
             + self.area_weight * area
             + self.normalization_weight * normalization
+            + self.separation_weight * separation
         )
-        return SatLossTerms(total, classification, area, normalization)
+        return SatLossTerms(total, classification, area, normalization, separation)
 
 
 def _global_mean(sums: torch.Tensor, count: int) -> torch.Tensor:

@@ -70,7 +70,7 @@ def write_model_card(run_or_adapter: str | Path) -> Path:
             _usage_section(config, results),
             *([_training_section(settings, training_images)] if settings else []),
             *([_results_section(settings, results)] if _figures(results) else []),
-            _limits_section(bool(_figures(results))),
+            _limits_section(results),
         ]
     )
     metadata = ModelCardData(
@@ -216,11 +216,13 @@ threshold {results["threshold"]:g} ({results["threshold_source"]}).
 Localisation figures of other protocols do not compare with these."""
 
 
-def _limits_section(measured: bool) -> str:
-    unmeasured = "" if measured else "- Nothing was measured: there are no figures for this adapter.\n"
+def _limits_section(results: dict) -> str:
+    unmeasured = "" if _figures(results) else "- Nothing was measured: there are no figures for this adapter.\n"
+    findings = (results.get("health") or {}).get("findings", [])
+    found = "".join(f"- **Not to be trusted:** {each}\n" for each in findings)
     return f"""## Limits
 
-{unmeasured}- One class an image: in an image of several objects the boxes are of the one class that is predicted.
+{found}{unmeasured}- One class an image: in an image of several objects the boxes are of the predicted one.
 - An image of none of the classes gets a class and a box all the same; the score is no probability that it is right.
 - Boxes come from a map on the grid of patches, so small objects are localised coarsely.
 - The licence is not stated here: it is for whoever publishes the adapter, and depends on the backbone and the data."""

@@ -16,15 +16,16 @@ from sat_peft.errors import UsageError
 class ModelOptions:
     """The backbone, and what is trained on it."""
 
-    backbone: str = "sat_peft_vit_nano_patch8_96"
-    """Any Vision Transformer of timm, for example deit_small_patch16_224 or vit_small_patch14_dinov2."""
+    backbone: str | None = None
+    """Any Vision Transformer of timm, for example deit_small_patch16_224; by default what the --weights are of, else
+    DINOv2-S with registers."""
     weights: Path | None = None
     """Local weights of the backbone (a .safetensors file, or a folder with one), instead of a download."""
     image_size: int | None = None
     """Side of the images in pixels; the backbone's own by default."""
-    num_spatial_blocks: int = 6
-    """K: the last blocks in which the spatial token masks the attention (the paper has 3 of 12; here all 6 of the nano
-    ViT, whose late blocks see little but the part that tells the class)."""
+    num_spatial_blocks: int | None = None
+    """K: the last blocks in which the spatial token masks the attention; by default a quarter of them, as in the paper
+    (3 of 12)."""
     tune: Literal["none", "bias_norm", "lora", "full"] = "lora"
     """Trained besides the token and the head, in the last blocks: nothing, biases and norms, LoRA, or all of them."""
     num_tuned_blocks: int | None = None
@@ -36,6 +37,9 @@ class ModelOptions:
     where the backbone has one."""
     train_head: bool = True
     """Train the head; else it stays as it starts, at random."""
+    calibrated_masks: bool = False
+    """Scale and shift the mask logits of every spatial block, so that the maps start at the area target and with
+    contrast on whatever backbone (not in the paper)."""
     token_entry: Literal["input", "late", "isolated"] = "isolated"
     """Where the spatial token meets the other tokens: `input` (the paper); `isolated`, from the input on without being
     read in the frozen blocks, as accurate in half the time and memory; `late`, before the first spatial block, which a
@@ -52,14 +56,19 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class LossOptions:
-    """The loss: classification + batch area + normalization."""
+    """The loss: classification + batch area + normalization + separation."""
 
-    area_target: float = 0.15
+    area_target: float = 0.25
     """Mean share of the image that the maps are drawn to (the paper: .25 on CUB, .35 on ILSVRC)."""
+    classification_weight: float = 1.0
+    """Weight of the cross-entropy."""
     area_weight: float = 1.0
     """Weight of the batch area loss; 0 leaves it out."""
-    normalization_weight: float = 3.0
-    """Weight of the normalization loss, which draws maps to 0 and 1 (the paper: 1); 0 leaves it out."""
+    normalization_weight: float = 1.0
+    """Weight of the normalization loss, which draws maps to 0 and 1; 0 leaves it out."""
+    separation_weight: float = 0.0
+    """Weight of the separation of object and ground in the features, which uniform maps do not have (not in the
+    paper); 0 leaves it out."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +116,8 @@ class EvaluationOptions:
     """Measured beside SAT, on the same backbone, images and steps. Attention rollout takes its classes from CAM; the
     centre box needs a validation split with boxes."""
     threshold: float | None = None
-    """Threshold of the maps; by default the best on the validation split if it has boxes, else the protocol's."""
+    """Threshold of the maps; by default the best on the validation split if it has boxes, else what the maps of the
+    validation or training images suggest without any."""
     eval_batch_size: int = 64
     """Images per process and evaluation step."""
 

@@ -14,6 +14,7 @@ from sat_peft.data.options import DataOptions, recorded_data_options
 from sat_peft.errors import UsageError
 from sat_peft.files import FileProblem, check_values, is_file, read_json_object, shown
 from sat_peft.run import read_status
+from sat_peft.shared_paths import with_recorded_paths
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class TrainedModel:
         class_names: in the order of the logits; None where the adapter does not tell.
         num_classes: number of classes C.
         data: what the run was trained on; None without a run folder.
+        display_names: of the class folders of the run's data, by folder.
         set_aside: `image_id`s of the splits that were set aside from its training images, by split.
         baselines: files of trained baselines by name.
     """
@@ -39,6 +41,7 @@ class TrainedModel:
     class_names: list[str] | None
     num_classes: int
     data: DataOptions | None = None
+    display_names: dict[str, str] = field(default_factory=dict)
     set_aside: dict[str, list[str]] = field(default_factory=dict)
     baselines: dict[str, Path] = field(default_factory=dict)
 
@@ -124,6 +127,7 @@ def trained_from_run(
         ended = f" (status: {status})" if status is not None else ""
         raise UsageError(f"the run {str(run)!r} has no adapter{ended}: its training did not end. Run it again.")
     config = read_json_object(run / "config.json", "the configuration of a run")
+    config = with_recorded_paths(config, run / "config.json")
     check_values(run / "config.json", config, {"backbone": str | None, "weights": str | None})
     check_values(run / "config.json", config, typing.get_type_hints(DataOptions))
     # Weights that the run named belong to its backbone and to no other.
@@ -135,10 +139,14 @@ def trained_from_run(
     shares = run / "set_aside.json"
     set_aside = read_json_object(shares, "the shares of a run") if is_file(shares) else {}
     check_values(shares, {"set_aside": set_aside}, {"set_aside": dict[str, list[str]]})
+    shown_names = run / "classes.json"
+    display_names = read_json_object(shown_names, "the names of classes") if is_file(shown_names) else {}
+    check_values(shown_names, {"display_names": display_names}, {"display_names": dict[str, str]})
     return TrainedModel(
         **vars(found)
         | {
             "data": recorded_data_options(config),
+            "display_names": display_names,
             "set_aside": set_aside,
             "baselines": files,
         }

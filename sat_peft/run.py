@@ -1,11 +1,13 @@
 """The run folder: everything that a run leaves behind, readable at every moment.
 
 status.json    running, finished, …        config.json     the full configuration
+paths.json     where data and weights lie on this machine: for `--run` and `--config`, not for sharing
 versions.json  package versions            image_ids.json  the training images
 metrics.jsonl  one line per logged step    adapter/        the saved adapter
 results.json   the figures                 examples.png    what they look like
 report.html    all of it on one page, drawn from measurement.json, parameters.json, gallery/ and the files above
 skipped.json   bad entries of the data     set_aside.json  training images that stand for a missing split
+classes.json   names of class folders, where the data has a file of them
 baselines/     weights of trained ones     evaluation/     what recipes/evaluate.py writes
 checkpoint/    what a resumed run starts from; removed when the run is finished
 """
@@ -36,14 +38,18 @@ from sat_peft.files import (
     short_name,
     shown,
 )
+from sat_peft.shared_paths import PATHS, split_paths
 
 # What a run writes beside its configuration and status.
 _FILES = (
-    *("results.json", "parameters.json", "measurement.json", "best.json", "metrics.jsonl"),
-    *("image_ids.json", "skipped.json", "set_aside.json", "examples.png", "report.html"),
+    *("results.json", "parameters.json", "measurement.json", "best.json", "metrics.jsonl", PATHS),
+    *("image_ids.json", "skipped.json", "set_aside.json", "classes.json", "examples.png", "report.html"),
 )
 _FOLDERS = ("adapter", "baselines", "gallery", "evaluation", "checkpoint")
 _PACKAGES = ("torch", "torchvision", "timm", "peft", "accelerate", "datasets", "evaluate", "numpy")
+
+
+# Bytes that a file's name may have on every common system.
 
 
 @contextmanager
@@ -172,7 +178,10 @@ class RunFolder(AbstractContextManager):
             (self.path / name).unlink(missing_ok=True)
         for name in _FOLDERS:
             shutil.rmtree(self.path / name, ignore_errors=True)
-        write_json_atomic(self.path / "config.json", dict(config))
+        shared, paths = split_paths(config)
+        if paths:
+            write_json_atomic(self.path / PATHS, paths)
+        write_json_atomic(self.path / "config.json", shared)
         versions = {name: version(name) for name in _PACKAGES}
         self.write_json("versions.json", {"python": platform.python_version(), **versions})
 

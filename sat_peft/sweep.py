@@ -15,6 +15,7 @@ from sat_peft.command_line import RUN_FIELDS
 from sat_peft.errors import UsageError
 from sat_peft.files import read_json_object
 from sat_peft.run import read_status
+from sat_peft.shared_paths import with_recorded_paths
 
 
 def _settings(config: Any) -> dict:
@@ -51,7 +52,11 @@ def run_cells(
         place = folder / name
         status = None if overwrite else read_status(place)
         if status is not None:
-            recorded = read_json_object(place / "config.json", "the configuration of a run")
+            file = place / "config.json"
+            recorded = with_recorded_paths(read_json_object(file, "the configuration of a run"), file)
+            # Earlier versions recorded paths as they were given.
+            for key in recorded.keys() & {key for key, value in vars(cell).items() if isinstance(value, Path)}:
+                recorded[key] = str(Path(recorded[key]).absolute()) if recorded[key] else None
             # A field that came later had its default's meaning.
             known = _settings(type(cell)()) | recorded
             changed = [key for key, value in _settings(cell).items() if known[key] != value]

@@ -16,13 +16,18 @@ class Config:
     config: Path | None = None
     resume: Path | None = None
     output: Path | None = None
+    data: str = "part_scenes"
     weights: Path | None = None
     shots: tuple[int, ...] = (1,)
     learning_rate: float = 1.0
     threads: int | None = None
 
 
-PRESETS = {"slow": {"learning_rate": 0.1, "shots": (2, 3)}, "plain": {}}
+PRESETS = {
+    "slow": {"learning_rate": 0.1, "shots": (2, 3)},
+    "part_scenes": {"learning_rate": 0.2},
+    "photos": {"learning_rate": 0.3},
+}
 
 
 def parsed(*arguments: str) -> Config:
@@ -38,9 +43,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_command_line_wins_over_the_preset_and_the_preset_over_the_defaults():
-    assert parsed() == Config()
+    assert parsed() == Config(preset="part_scenes", learning_rate=0.2)
     assert parsed("--preset", "slow") == Config(preset="slow", learning_rate=0.1, shots=(2, 3))
     assert parsed("--preset=slow", "--learning-rate", "3").learning_rate == 3
+
+
+def test_data_of_ones_own_gets_the_preset_for_photographs_and_records_it():
+    assert parsed("--data", "birds") == Config(data="birds", preset="photos", learning_rate=0.3)
+    assert parsed("--data=birds", "--preset", "slow").learning_rate == 0.1
 
 
 def test_settings_of_an_earlier_run_are_read_back_with_their_types_but_not_its_folder(folder):

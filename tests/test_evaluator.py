@@ -27,7 +27,7 @@ from sat_peft.evaluator import (
     centre_box_accuracy,
     choose_centre_side,
     evaluate,
-    resolve_threshold,
+    threshold_of_maps,
 )
 from sat_peft.localization import get_protocol, score_maps
 
@@ -152,33 +152,19 @@ def test_empty_loader_is_refused(accelerator):
         evaluate(brightness, [], accelerator, protocol="original")
 
 
-def test_threshold_is_the_given_one_else_the_validation_splits_else_the_protocols(accelerator):
-    validation = evaluate(brightness, loader(spots(11)), accelerator, protocol="original")
-    gt_known = validation.result.per_threshold["gt_known"]
-    best = validation.result.per_threshold["threshold"][int(np.argmax(gt_known))]
-    assert max(gt_known) > min(gt_known)
-
-    given = resolve_threshold(0.15, validation, "original")
-    assert (given.value, given.source) == (0.15, "fixed: given")
-    chosen = resolve_threshold(None, validation, "original")
-    assert chosen.value == best
-    assert chosen.source.startswith("validation")
-    without_boxes = evaluate(brightness, loader(spots(3, boxes=False)), accelerator, protocol="original")
-    for nothing in (None, without_boxes):
-        default = resolve_threshold(None, nothing, "original")
-        assert (default.value, default.source) == (0.2, "fixed: default of protocol original")
-
-
-def test_threshold_out_of_range_is_refused():
-    with pytest.raises(UsageError, match="between 0 and 1"):
-        resolve_threshold(1.5, None, "original")
+def test_threshold_without_boxes_separates_bright_spots_from_the_ground(accelerator):
+    without_boxes = loader(spots(11, boxes=False))
+    choice = threshold_of_maps(brightness, without_boxes, accelerator, "original")
+    assert choice.source.startswith("unsupervised")
+    measured = evaluate(brightness, loader(spots(11)), accelerator, protocol="original", threshold=choice)
+    assert measured.result.summary["gt_known"] == max(measured.result.per_threshold["gt_known"])
 
 
 # The centre box
 
 
 def image(box: list[float] | None, rank: int = 0) -> EvaluatedImage:
-    return EvaluatedImage(0, (100, 50), np.array([box] if box else [], float).reshape(-1, 4), rank)
+    return EvaluatedImage(0, (100, 50), np.array([box] if box else [], float).reshape(-1, 4), rank, 0.3, 0.4)
 
 
 def test_centre_box_by_hand():
@@ -202,7 +188,7 @@ def test_centre_box_follows_the_iou_of_the_protocol():
 
 
 def test_any_of_the_true_boxes_counts_and_no_box_is_wrong():
-    two = EvaluatedImage(0, (100, 50), np.array([[0, 0, 5, 5], [25, 12.5, 75, 37.5]]), 0)
+    two = EvaluatedImage(0, (100, 50), np.array([[0, 0, 5, 5], [25, 12.5, 75, 37.5]]), 0, 0.3, 0.4)
     assert centre_box_accuracy([two, image(None)], 0.5, "original")["gt_known"] == 50
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from sat_peft import SatLoss, SatOutput
 from sat_peft.errors import UsageError
-from sat_peft.losses import BLUR_KERNEL, area_per_image, normalization_per_image
+from sat_peft.losses import BLUR_KERNEL, area_per_image, normalization_per_image, separation_per_image
 
 
 def random_output(batch=4, classes=5, grid=(4, 6), seed=0):
@@ -21,6 +21,10 @@ def random_output(batch=4, classes=5, grid=(4, 6), seed=0):
         logits=torch.randn(batch, classes, generator=generator),
         maps=torch.rand(batch, *grid, generator=generator),
     )
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_blur_weights():
@@ -157,3 +161,64 @@ def test_two_processes_give_the_gradients_and_losses_of_one(sizes, tmp_path):
         assert found.pop("n") == int(sizes.split(",")[rank])
         for name, value in found.items():
             torch.testing.assert_close(value, single[name], rtol=1e-6, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def two_sides(area: float, images: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    """Maps of an object with that area, and features that have one value on it and another beside it."""
+    inside = torch.zeros(images, 100)
+    inside[:, : round(100 * area)] = 1
+    values = random(2, 8, seed=5)
+    features = torch.where(inside[..., None] > 0, values[0], values[1])
+    return inside.unflatten(1, (10, 10)), features.unflatten(1, (10, 10))
+
+
+@pytest.mark.parametrize("area", [0.1, 0.35, 0.8])
+def test_a_map_that_splits_the_features_leaves_nothing_unexplained_and_its_contrary_neither(area):
+    maps, features = two_sides(area)
+    torch.testing.assert_close(separation_per_image(maps, features), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(separation_per_image(1 - maps, features), torch.zeros(2), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-4, 0.35, 0.999, 1.0])
+def test_uniform_maps_explain_nothing_whatever_their_value(value):
+    _, features = two_sides(0.3)
+    maps = torch.full((2, 10, 10), value, requires_grad=True)
+    separation = separation_per_image(maps, features)
+    torch.testing.assert_close(separation, torch.ones(2), atol=1e-4, rtol=0)
+    separation.sum().backward()
+    assert maps.grad.isfinite().all()
+
+
+def test_separation_is_the_share_of_the_variance_between_two_groups():
+    maps = torch.zeros(1, 3, 4)
+    maps[0, 1:, :2] = 1
+    features = random(1, 3, 4, 6, seed=2)
+    tokens = torch.nn.functional.layer_norm(features, (6,)).flatten(1, 2)[0].double()
+    groups = [tokens[maps.flatten() == value] for value in (0, 1)]
+    within = sum(((group - group.mean(0)) ** 2).sum() for group in groups)
+    expected = within / ((tokens - tokens.mean(0)) ** 2).sum()
+    torch.testing.assert_close(separation_per_image(maps, features)[0].double(), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("start", [0.3, 0.97])
+def test_separation_leads_away_from_both_uniform_maps(start):
+    """Gradient descent on the mask logits alone, from maps that are uniform but for a trace of the object."""
+    target, features = two_sides(0.3)
+    found = {}
+    for weight in (0.0, 3.0):
+        logits = (torch.tensor(start).logit() + 0.05 * (target - 0.3)).requires_grad_()
+        criterion = SatLoss(area_target=0.35, normalization_weight=0.3, separation_weight=weight)
+        optimizer = torch.optim.Adam([logits], lr=0.1)
+        for _ in range(200):
+            output = SatOutput(logits=torch.zeros(2, 3), maps=logits.sigmoid(), features=features)
+            optimizer.zero_grad()
+            criterion(output, torch.tensor([0, 1])).total.backward()
+            optimizer.step()
+        found[weight] = logits.sigmoid().detach()
+    assert (found[3.0] - target).abs().mean() < 0.1
+    assert found[3.0].std() > 5 * found[0.0].std()
+
+
+def test_without_weight_no_features_are_needed():
+    output = SatOutput(logits=torch.zeros(1, 3), maps=torch.full((1, 4, 4), 0.5))
+    assert SatLoss()(output, torch.tensor([0])).separation == 0

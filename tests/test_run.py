@@ -24,7 +24,8 @@ def test_finished_run_leaves_configuration_versions_status_and_metrics(tmp_path)
         run.write_json("results.json", {"gt_known": np.float32(50), "counts": np.arange(2), "name": "Größe"})
         for step in (1, 2):
             run.log(method="SAT", step=step, loss=0.5 / step)
-    assert read(folder, "config.json") == {"shots": 3, "output": str(folder)}
+    assert read(folder, "config.json") == {"shots": 3, "output": "run"}
+    assert read(folder, "paths.json") == {"output": str(folder)}
     assert read(folder, "status.json") == {"status": "finished"}
     assert read(folder, "results.json") == {"gt_known": 50.0, "counts": [0, 1], "name": "Größe"}
     assert {"python", "torch", "timm", "peft"} <= read(folder, "versions.json").keys()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from sat_peft.baselines.attention_maps import record_attention
 from sat_peft.baselines.cam import LinearCam
-from sat_peft.baselines.frozen import FrozenBackboneClassifier, load_trained, save_trained
+from sat_peft.baselines.frozen import FrozenBackboneClassifier, Summaries, load_trained, save_trained
 from sat_peft.baselines.rollout import AttentionRollout, rollout
 from sat_peft.baselines.tscam import TsCam
 
@@ -18,6 +18,7 @@ __all__ = [
     "AttentionRollout",
     "FrozenBackboneClassifier",
     "LinearCam",
+    "Summaries",
     "TsCam",
     "load_trained",
     "localizers",

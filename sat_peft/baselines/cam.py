@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sat_peft.baselines.frozen import FrozenBackboneClassifier
+from sat_peft.baselines.frozen import FrozenBackboneClassifier, Summaries
 
 
 class LinearCam(FrozenBackboneClassifier):
@@ -24,9 +24,13 @@ class LinearCam(FrozenBackboneClassifier):
         nn.init.trunc_normal_(self.classifier.weight, std=0.02)
         nn.init.zeros_(self.classifier.bias)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def summarize(self, images: torch.Tensor) -> Summaries:
+        """The mean patch tokens (B, D)."""
+        return Summaries(self.patch_tokens(images).mean(1))
+
+    def classify(self, summaries: Summaries) -> torch.Tensor:
         """(B, C) logits."""
-        return self.classifier(self.patch_tokens(images).mean(1))
+        return self.classifier(summaries.values)
 
     def localize(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, C) logits and the (B, h, w) activation maps of `labels` (B,)."""

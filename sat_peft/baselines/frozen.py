@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import save
@@ -12,8 +14,16 @@ from sat_peft.errors import UsageError
 from sat_peft.files import read_safetensors
 
 
-class FrozenBackboneClassifier(nn.Module):
+class Summaries(NamedTuple):
+    """What a classifier reads of a batch of images, in place of them: the backbone is then passed over."""
+
+    values: torch.Tensor  # (B, F)
+
+
+class FrozenBackboneClassifier(nn.Module, ABC):
     """A classifier on the patch tokens of a frozen timm Vision Transformer, which stays deterministic in training.
+
+    Its logits depend on a few numbers per image alone, so that training needs the backbone once per view of an image.
 
     Args:
         backbone: a timm Vision Transformer; its parameters are frozen here.
@@ -24,6 +34,18 @@ class FrozenBackboneClassifier(nn.Module):
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
         self.num_classes = num_classes
+
+    @abstractmethod
+    def summarize(self, images: torch.Tensor) -> Summaries:
+        """What the classifier reads of images (B, 3, H, W), without gradients."""
+
+    @abstractmethod
+    def classify(self, summaries: Summaries) -> torch.Tensor:
+        """(B, C) logits."""
+
+    def forward(self, images: torch.Tensor | Summaries) -> torch.Tensor:
+        """(B, C) logits of images (B, 3, H, W), or of what `summarize` made of them."""
+        return self.classify(images if isinstance(images, Summaries) else self.summarize(images))
 
     def train(self, mode: bool = True) -> FrozenBackboneClassifier:
         """Sets training mode; the frozen backbone stays deterministic."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from sat_peft.baselines.attention_maps import query_weights, record_attention
-from sat_peft.baselines.frozen import FrozenBackboneClassifier
+from sat_peft.baselines.frozen import FrozenBackboneClassifier, Summaries
+from sat_peft.tuner.heads import window_means
 
 
 class TsCam(FrozenBackboneClassifier):
@@ -31,9 +33,13 @@ class TsCam(FrozenBackboneClassifier):
         """(B, C, h, w) one map per class."""
         return self.head(self.patch_tokens(images).transpose(1, 2).unflatten(2, self.grid(images)))
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, C) logits."""
-        return self.semantic_maps(images).mean((2, 3))
+    def summarize(self, images: torch.Tensor) -> Summaries:
+        """The window means (B, 9 D) of the patch tokens, on which the mean of a 3x3 convolution depends linearly."""
+        return Summaries(window_means(self.patch_tokens(images).unflatten(1, self.grid(images))).flatten(1))
+
+    def classify(self, summaries: Summaries) -> torch.Tensor:
+        """(B, C) logits, the spatial means of the semantic maps."""
+        return F.linear(summaries.values, self.head.weight.flatten(1), self.head.bias)
 
     @torch.no_grad()
     def localize(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,11 +9,12 @@ from functools import partial
 import tyro
 
 from sat_peft.command_line import run
-from sat_peft.commands import check_data, count, evaluate, predict, recipe, report
+from sat_peft.commands import check_data, count, evaluate, predict, recipe, report, train
 from sat_peft.errors import unknown_choice
 from sat_peft.version import __version__
 
 COMMANDS = {
+    "train": train,
     "recipe": recipe,
     "check-data": check_data,
     "count": count,
@@ -59,5 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
         print(f"error: {unknown_choice('command', name, COMMANDS)}", file=sys.stderr)
         return 2
     command = COMMANDS[name]
-    parse = partial(tyro.cli, command.Config, prog=f"sat-peft {name}", description=command.__doc__, args=options)
+    if command is train:
+        parse = partial(train.parse, options)
+    else:
+        parse = partial(tyro.cli, command.Config, prog=f"sat-peft {name}", description=command.__doc__, args=options)
     return run(command.main, parse, interrupted=command.INTERRUPTED)

@@ -45,7 +45,7 @@ class Config(DataOptions):
     threshold_source: Literal["fixed", "validation", "unsupervised", "oracle"] | None = None
     """`fixed` (--threshold, or the protocol's own), `validation` (the best there), `unsupervised` (from the maps of
     the validation or, without one, the training images; no boxes) or `oracle` (the best on the evaluated images). By
-    default `fixed` with --threshold, else `validation` where that split has boxes, else `fixed`."""
+    default `fixed` with --threshold, else `validation` where that split has boxes, else `unsupervised`."""
     threshold: float | None = None
     """Threshold of the maps of every method."""
 
@@ -65,10 +65,6 @@ class Config(DataOptions):
     """Replace an evaluation in the output folder."""
 
 
-# Images whose maps tell the unsupervised threshold; more change it little.
-UNSUPERVISED_IMAGES = 1000
-
-
 def main(config: Config) -> None:
     # The heavy imports wait until the options are read, so that --help and a mistyped option answer at once.
     from accelerate import Accelerator
@@ -78,10 +74,11 @@ def main(config: Config) -> None:
     from sat_peft.baselines import BASELINES, TRAINED_BASELINES, load_trained, localizers, needed_classifiers
     from sat_peft.cpu import prepare_cpu
     from sat_peft.data.features import rows_with_boxes
-    from sat_peft.data.loaders import build_evaluation_loader
+    from sat_peft.data.loaders import UNLABELLED_IMAGES, build_evaluation_loader
     from sat_peft.data.options import changed_data_options, data_options, load
+    from sat_peft.data.shots import sample_evenly
     from sat_peft.data.splits import check_class_names
-    from sat_peft.evaluator import centre_box_accuracy, choose_centre_side, collect_maps, evaluate, ten_crop
+    from sat_peft.evaluator import centre_box_accuracy, choose_centre_side, evaluate, ten_crop, threshold_of_maps
     from sat_peft.localization import choose_threshold
     from sat_peft.report.evaluation import (
         centre_box_entry,
@@ -92,6 +89,7 @@ def main(config: Config) -> None:
         write_evaluation,
     )
     from sat_peft.restore import trained_from_adapter, trained_from_run
+    from sat_peft.shared_paths import without_absolute_paths
 
     # Options: whatever is wrong with them is said before anything is computed.
     if (config.run is None) == (config.adapter is None):
@@ -145,14 +143,17 @@ def main(config: Config) -> None:
         raise UsageError(f"{data} has no {config.split} split.")
     rows = splits[config.split]
     class_names = rows.features["label"].names
+    shown = trained.display_names | loaded.display_names
+    check_class_names(trained.class_names, trained.num_classes, class_names, shown)
+    if not loaded.display_names:
+        class_names = [shown.get(name, name) for name in class_names]
     image_ids, labels = rows["image_id"][:], [class_names[label] for label in rows["label"]]
     titles = {"sat": "SAT", **BASELINES}
-    check_class_names(trained.class_names, trained.num_classes, class_names)
     if not len(rows_with_boxes(rows)):
         raise UsageError(f"the {config.split} split of {data} has no boxes, so localisation cannot be measured.")
     held_out = splits.get("validation") if config.split != "validation" else None
     chooses = held_out is not None and len(rows_with_boxes(held_out)) > 0
-    source = config.threshold_source or ("validation" if chooses and given is None else "fixed")
+    source = config.threshold_source or ("fixed" if given else "validation" if chooses else "unsupervised")
     if source == "validation" and not chooses:
         raise UsageError(
             "--threshold-source validation needs a validation split with boxes that is not the evaluated split. "
@@ -162,8 +163,7 @@ def main(config: Config) -> None:
         unlabelled = (
             held_out if held_out is not None else load(selection, ["train"], set_aside=set_aside).splits["train"]
         )
-        step = -(-len(unlabelled) // UNSUPERVISED_IMAGES)
-        unlabelled = unlabelled.select(range(0, len(unlabelled), step))
+        unlabelled = sample_evenly(unlabelled, UNLABELLED_IMAGES)
 
     def measure(name, method, protocol, data_config):
         """(evaluation, evaluation of the held-out split or None) of one method under one protocol."""
@@ -180,9 +180,7 @@ def main(config: Config) -> None:
         if source == "validation":
             threshold = choose_threshold("validation", scores=known.result)
         elif source == "unsupervised":
-            maps, sizes = collect_maps(method, loader(unlabelled), accelerator)
-            own = {"image_sizes": sizes} if protocol.own_pixels else {}
-            threshold = choose_threshold("unsupervised", maps=maps, protocol=protocol, **own)
+            threshold = threshold_of_maps(method, loader(unlabelled), accelerator, protocol)
         elif source == "oracle":
             threshold = "oracle"
         crops = config.ten_crop and protocol.image.crop is not None
@@ -246,6 +244,7 @@ def main(config: Config) -> None:
     if "centre_box" in names and not chooses:
         say("centre box: left out, since its side is chosen on a validation split with boxes that is not evaluated")
 
+    # The results are for sharing; the run's paths.json tells where its data lies.
     results = {
         "run": config.run,
         "adapter": trained.adapter,
@@ -257,8 +256,9 @@ def main(config: Config) -> None:
         "skipped": loaded.problems.report(),
         "num_classes": len(class_names),
         "bootstrap": config.bootstrap,
-        "protocols": {protocol.name: sections[protocol.name] for protocol in protocols},
     }
+    results = without_absolute_paths(results)
+    results["protocols"] = {protocol.name: sections[protocol.name] for protocol in protocols}
     if accelerator.is_main_process:
         write_evaluation(output, results, curves, records)
     say(f"\n{markdown(results)}\nWritten to {output}")

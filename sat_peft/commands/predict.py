@@ -45,8 +45,8 @@ class Config:
     """Local weights of the backbone (a .safetensors file, or a folder with one), instead of a download."""
 
     label_from: Literal["model", "folder", "data"] = "model"
-    """`model`: the predicted class. `folder`: the class is known, as the name of a folder above the image. `data`: the
-    class is that of --data."""
+    """`model`: the predicted class. `folder`: the class is known, as the name of a folder above the image, its own or
+    the one that a classes.txt shows for it. `data`: the class is that of --data."""
     threshold: float | None = None
     """Threshold of the maps; by default the one that the run chose, else the protocol's."""
     multi: bool = False
@@ -54,9 +54,17 @@ class Config:
     min_area: float = 0.01
     """Smallest component that --multi keeps, as a share of the image."""
 
-    formats: tuple[Literal["jsonl", "coco", "voc", "yolo", "imagefolder"], ...] = ("jsonl", "coco")
-    """`jsonl` (predictions.jsonl), `coco` (coco.json), `voc` (voc/*.xml), `yolo` (yolo/labels/*.txt), `imagefolder`
-    (metadata.jsonl, for the root folder of the images)."""
+    formats: tuple[Literal["jsonl", "coco", "voc", "yolo", "label_studio", "imagefolder"], ...] = ("jsonl", "coco")
+    """`jsonl` (predictions.jsonl), `coco` (coco.json), `voc` (voc/*.xml), `yolo` (yolo/labels/*.txt), `label_studio`
+    (label_studio/tasks.json, with the boxes as predictions), `imagefolder` (metadata.jsonl, for the root folder of the
+    images)."""
+    flat: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The files of `voc` and `yolo` in one folder, as most of their readers expect: the default where no two images
+    have the same name."""
+    no_flat: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The files of `voc` and `yolo` in folders like those of the images."""
+    image_root_url: str = "/data/local-files/?d="
+    """URL under which Label Studio finds the root folder of the images; by default its local files."""
     maps: bool = False
     """Also write every map as an 8-bit PNG in the size of its image."""
     overlays: bool = False
@@ -100,8 +108,10 @@ def main(config: Config) -> None:
         data_set_labels,
         find_images,
         folder_labels,
+        known_folder_labels,
         predict,
     )
+    from sat_peft.restore import trained_from_run
 
     if (config.run is None) == (config.adapter is None):
         raise UsageError("name either a run folder with --run or an adapter folder with --adapter.")
@@ -112,6 +122,8 @@ def main(config: Config) -> None:
         raise UsageError("--data-root and --label-from data are of a data set; name it with --data.")
     if config.data is not None and (config.images or config.label_from == "folder"):
         raise UsageError("image files and --label-from folder do not go with --data; leave out one of them.")
+    if config.flat and config.no_flat:
+        raise UsageError("--flat and --no-flat exclude each other; leave out both, and flat is taken where it can be.")
     check_prediction_folder(output)
     if config.data is None:
         images = find_images(config.images, leave_out=output)
@@ -130,11 +142,18 @@ def main(config: Config) -> None:
         threshold=config.threshold,
         device=accelerator.device,
     )
-    labels = None
+    shown = trained_from_run(config.run).display_names if config.run else {}
+    labels, names = None, localizer.class_names
     if config.label_from == "folder":
-        labels = folder_labels(images, localizer.class_names)
+        labels = folder_labels(images, names, shown)
     elif config.label_from == "data":
-        labels = data_set_labels(rows, localizer.class_names)
+        labels = data_set_labels(rows, names, shown)
+    if config.data is None:
+        # Told beside the predicted classes, where the folders tell them.
+        known = labels or known_folder_labels(images, names, shown)
+        given = [None if label is None else names[label] for label in known]
+    else:
+        given = [shown.get(name, name) for name in map(rows.features["label"].int2str, rows["label"])]
     say(f"{len(images.image_ids)} images {'below' if config.data is None else 'of'} {images.root}")
     say(f"Protocol original, threshold {localizer.threshold.value:g} ({localizer.threshold.source})")
     summary = predict(
@@ -143,11 +162,14 @@ def main(config: Config) -> None:
         output,
         accelerator,
         labels=labels,
+        given_labels=given,
         formats=config.formats,
         multi=config.multi,
         min_area=config.min_area,
         maps=config.maps,
         overlays=config.overlays,
+        flat=config.flat or (False if config.no_flat else None),
+        image_root_url=config.image_root_url,
         strict=config.strict,
         overwrite=config.overwrite,
         batch_size=config.batch_size,
@@ -159,6 +181,9 @@ def main(config: Config) -> None:
     say(f"{new} images in {summary.seconds:.1f} s ({new / max(summary.seconds, 1e-9):.0f} a second)")
     for file in summary.files:
         say(f"  {file}")
+    if summary.whole_image_boxes:
+        say(f"{summary.whole_image_boxes} of {summary.images} boxes are the whole image; where that is wrong, a higher")
+        say(f"--threshold (it is {localizer.threshold.value:g}) makes them smaller")
     if summary.failures:
         first, reason = next(iter(summary.failures.items()))
         say(f"warning: {len(summary.failures)} of {summary.images} images skipped, listed in skipped.jsonl; {first}:")

@@ -15,7 +15,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,8 +50,9 @@ class FeatureSource:
     Args:
         images: the training images with their augmentation.
         views: augmented views of each.
-        compute: (B, 3, H, W) images, on the CPU, to their frozen tokens.
-        identity: what the tokens depend on besides images and transform, as JSON: backbone and libraries.
+        compute: (B, 3, H, W) images, on the CPU, to what is kept of them, (B, …).
+        identity: what the tokens depend on besides images and transform, as JSON: backbone and libraries. A cache on
+            disk needs it, and the next.
         image_shape: (channels, height, width) of the images that `compute` gets.
         dtype: `float16` or `float32`, of the numbers on disk.
         batch_size: images for `compute`.
@@ -63,9 +64,9 @@ class FeatureSource:
 
     images: ImageRows
     views: int
-    compute: Callable[[torch.Tensor], FrozenTokens]
-    identity: dict
-    image_shape: tuple[int, int, int]
+    compute: Callable[[torch.Tensor], torch.Tensor]
+    identity: dict = field(default_factory=dict)
+    image_shape: tuple[int, int, int] | None = None
     dtype: str = "float16"
     batch_size: int = 32
     num_workers: int = 0
@@ -91,7 +92,7 @@ class FeatureSource:
             num_workers=self.num_workers if len(places) > self.batch_size else 0,
         )
         for batch in loader:
-            tokens = self.compute(batch["images"]).tokens.float().cpu().numpy()
+            tokens = self.compute(batch["images"]).float().cpu().numpy()
             with np.errstate(over="ignore"):
                 tokens = tokens.astype(self.dtype)
             if not np.isfinite(tokens).all():

@@ -15,11 +15,14 @@ from sat_peft.backbones import DataConfig
 from sat_peft.data.decoding import decode_image, decode_masks, outside_problem
 from sat_peft.data.features import mask_cells, undecoded
 from sat_peft.data.sampler import EpochSampler, View
+from sat_peft.data.shots import sample_evenly
 from sat_peft.data.transforms import evaluation_transform, training_steps
 from sat_peft.errors import UsageError
 from sat_peft.localization import Protocol
 
 # Of all loader processes of a training process together: 7,000 images of 224 x 224 pixels.
+# Training images whose maps tell a threshold where there are no boxes; more change it little.
+UNLABELLED_IMAGES = 1000
 CACHE_BYTES = 2**30
 
 
@@ -158,12 +161,14 @@ def collate(samples: list[dict]) -> dict:
 class Loaders:
     """Loaders by split; `validation` is None where there is no such split.
 
-    `features` has the training images too, as the frozen blocks left them (`sat_peft.data.feature_cache`), or is None.
+    `unlabelled` has training images as they are evaluated, for what needs maps but no boxes. `features` has the
+    training images too, as the frozen blocks left them (`sat_peft.data.feature_cache`), or is None.
     """
 
     train: DataLoader
     validation: DataLoader | None
     test: DataLoader
+    unlabelled: DataLoader
     features: DataLoader | None = None
 
 
@@ -260,11 +265,11 @@ def build_loaders(
         if number < least:
             raise UsageError(f"{name} must be at least {least}, got {number}.")
 
-    def evaluation(name: str) -> DataLoader | None:
-        if name not in splits:
+    def evaluation(rows: datasets.Dataset | None) -> DataLoader | None:
+        if rows is None:
             return None
         return build_evaluation_loader(
-            splits[name], config, protocol=protocol, batch_size=eval_batch_size, num_workers=num_workers
+            rows, config, protocol=protocol, batch_size=eval_batch_size, num_workers=num_workers
         )
 
     resize, augment = training_steps(config, augmentation)
@@ -279,4 +284,5 @@ def build_loaders(
     train = training_loader(
         rows, EpochSampler(len(rows), seed), collate, batch_size=batch_size, num_workers=num_workers
     )
-    return Loaders(train, evaluation("validation"), evaluation("test"))
+    few = sample_evenly(splits["train"], UNLABELLED_IMAGES)
+    return Loaders(train, evaluation(splits.get("validation")), evaluation(splits.get("test")), evaluation(few))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from sat_peft.command_line import RUN_FIELDS
+
 if TYPE_CHECKING:
     # datasets and torch are imported by `load`, so that a recipe answers --help at once.
     from sat_peft.data.splits import DataSplits
@@ -107,18 +109,27 @@ def changed_data_options(options: DataOptions, given: DataOptions, unset: DataOp
 
 
 def with_absolute_paths(options: Options) -> Options:
-    """The same options, with absolute paths, so that a run's config.json names its data from any working directory."""
+    """The same options, with absolute paths, so that a run's paths.json names its data from any working directory."""
     from sat_peft.data.sources import sources
 
-    data, root = options.data, options.data_root
+    data = options.data
     is_folder = not data.startswith("hub:") and data not in sources()
     if is_folder and not Path(data).is_dir():
         return options  # What is wrong with the name is told when it is read, as it was given.
     return replace(
         options,
-        data=str(Path(data).absolute()) if is_folder else data,
-        data_root=None if root is None else root.absolute(),
+        data=str(_absolute(Path(data))) if is_folder else data,
+        **{
+            field.name: _absolute(value)
+            for field in fields(options)
+            if isinstance(value := getattr(options, field.name), Path) and field.name not in RUN_FIELDS
+        },
     )
+
+
+def _absolute(path: Path) -> Path:
+    # A link is named as it is; the parent of what it leads to is not that of the link, so `..` is followed.
+    return path.resolve() if ".." in path.parts else path.absolute()
 
 
 def source_options(options: DataOptions) -> dict:

@@ -145,3 +145,8 @@ def without_images(dataset: Dataset, image_ids: Sequence[str]) -> Dataset:
     """The rows whose identifiers are not in `image_ids`."""
     listed = pc.is_in(column(dataset, "image_id"), value_set=pa.array(image_ids, pa.string()))
     return dataset.select(np.flatnonzero(~listed.to_numpy()))
+
+
+def sample_evenly(rows: Dataset, count: int) -> Dataset:
+    """At most `count` rows of a data set, from all over it."""
+    return rows.select(range(0, len(rows), -(-len(rows) // count)))

@@ -12,8 +12,9 @@ from datasets import Dataset
 from sat_peft.data.features import labels, rows_with_boxes
 from sat_peft.data.shots import select_images, split_share, without_images
 from sat_peft.data.sources import Problems, load_source
+from sat_peft.data.sources.display_names import class_lookup, read_display_names
 from sat_peft.data.sources.part_scenes import SCENES_PER_CLASS
-from sat_peft.data.sources.registry import SPLITS
+from sat_peft.data.sources.registry import SPLITS, find_source
 from sat_peft.errors import UsageError, unknown_choice
 
 PART_SCENES = "part_scenes"
@@ -27,11 +28,13 @@ class DataSplits:
         splits: those that exist, with the columns of `sat_peft.data.features`; `validation` may be missing.
         set_aside: `image_id`s of the splits that were taken from the training images, by split.
         problems: what was skipped and left out.
+        display_names: of class folders, by folder; empty where the data names none.
     """
 
     splits: dict[str, Dataset]
     set_aside: dict[str, list[str]] = field(default_factory=dict)
     problems: Problems = field(default_factory=Problems)
+    display_names: dict[str, str] = field(default_factory=dict)
 
     def records(self) -> dict[str, object]:
         """What a run folder records of the data, by the name of the file, ready for JSON."""
@@ -40,6 +43,8 @@ class DataSplits:
             found["set_aside.json"] = self.set_aside
         if self.problems.count or self.problems.left_out:
             found["skipped.json"] = self.problems.report()
+        if self.display_names:
+            found["classes.json"] = self.display_names
         return found
 
 
@@ -120,7 +125,8 @@ def load_splits(
         if 0 < len(annotated) < len(loaded[split]):
             say(f"{split}: evaluated on the {len(annotated)} of {len(loaded[split])} images that have boxes")
             loaded[split] = annotated
-    return DataSplits(loaded, shares, problems)
+    source, folder, _ = find_source(data, root)
+    return DataSplits(loaded, shares, problems, read_display_names(folder) if source.name == "folder" else {})
 
 
 def _missing_splits(
@@ -168,14 +174,20 @@ def _check_classes(loaded: dict[str, Dataset]) -> None:
             )
 
 
-def check_class_names(trained: list[str] | None, num_classes: int, found: list[str]) -> None:
+def check_class_names(
+    trained: list[str] | None, num_classes: int, found: list[str], shown: Mapping[str, str] | None = None
+) -> None:
     """Raises `UsageError` unless a model's classes are those of the data, in the same order.
 
     Args:
         trained: names of the model's classes; None where the model does not know them, so that their number decides.
         num_classes: number of the model's classes.
         found: names of the data's classes.
+        shown: names by class folder; a class may be called by either.
     """
+    if trained is not None and trained != found:
+        indices = class_lookup(trained, shown or {})
+        found = [trained[indices[name]] if name in indices else name for name in found]
     if trained == found or (trained is None and num_classes == len(found)):
         return
     if trained is None:

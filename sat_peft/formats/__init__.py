@@ -2,18 +2,20 @@
 
 `FORMATS` names them. Each has a file or folder of its own, written from a `PredictionSet` that is read one image at a
 time, and written whole or not at all. Formats that name an annotation after its image without the suffix cannot hold
-`1.jpg` and `1.png` of one folder; `check_format` tells before anything is predicted.
+`1.jpg` and `1.png` of one folder, or, flat, of any two; `check_format` tells before anything is predicted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.formats.coco import write_coco
 from sat_peft.formats.json_lines import write_imagefolder, write_json_lines
+from sat_peft.formats.label_studio import write_label_studio
+from sat_peft.formats.names import shared_annotation
 from sat_peft.formats.predictions import Prediction, PredictionSet
 from sat_peft.formats.voc import write_voc
 from sat_peft.formats.yolo import write_yolo
@@ -41,24 +43,24 @@ FORMATS = {
     "coco": Format("coco.json", write_coco),
     "voc": Format("voc", write_voc, named_by_stem=True),
     "yolo": Format("yolo", write_yolo, named_by_stem=True),
+    "label_studio": Format("label_studio", write_label_studio),
     "imagefolder": Format("metadata.jsonl", write_imagefolder),
 }
 
 
-def check_format(name: str, image_ids: Iterable[str]) -> None:
+def check_format(name: str, image_ids: Sequence[str], *, flat: bool = False) -> None:
     """Raises `UsageError` for an unknown format, or images that would share an annotation file in it."""
     if name not in FORMATS:
         raise unknown_choice("format", name, FORMATS)
     if not FORMATS[name].named_by_stem:
         return
-    seen: dict[PurePosixPath, str] = {}
-    for image_id in image_ids:
-        other = seen.setdefault(PurePosixPath(image_id).with_suffix(""), image_id)
-        if other != image_id:
-            raise UsageError(
-                f"{other!r} and {image_id!r} would share one file of the format {name!r}, which names annotations "
-                "after images without their suffix. Rename one of them, or leave that format out."
-            )
+    if shared := shared_annotation(image_ids, flat=flat):
+        first, second = shared
+        nested = " take --no-flat," if flat and shared_annotation(image_ids, flat=False) is None else ""
+        raise UsageError(
+            f"{first!r} and {second!r} would share one file of the format {name!r}, which names annotations after "
+            f"images without their suffix. Rename one of them,{nested} or leave that format out."
+        )
 
 
 def check_names(names: Sequence[str], what: str) -> None:

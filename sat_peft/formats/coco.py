@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TextIO
 
 from sat_peft.data.box_formats import from_xyxy
-from sat_peft.formats.files import text_file_replacement
+from sat_peft.formats.files import text_file_replacement, write_array
 from sat_peft.formats.predictions import PredictionSet
 
 
@@ -16,8 +15,9 @@ def write_coco(path: Path, predictions: PredictionSet) -> None:
     """Writes a COCO data set: `images`, `annotations` with `bbox` [x, y, width, height] in pixels, `categories`.
 
     Images, annotations and categories are numbered from 1, as in COCO, in the order of the images and of the classes.
-    Annotations carry the class probability as `score` besides COCO's own fields. `file_name` is relative to the root
-    folder of the images.
+    Annotations carry the class probability as `score` besides COCO's own fields, and the outline of the box as
+    `segmentation`: readers that ask for masks get the box, and CVAT draws it as a polygon. `file_name` is relative to
+    the root folder of the images.
     """
     info = {
         "description": "Predicted by sat_peft from image labels",
@@ -28,11 +28,11 @@ def write_coco(path: Path, predictions: PredictionSet) -> None:
     categories = [{"id": index, "name": name} for index, name in enumerate(predictions.class_names, 1)]
     with text_file_replacement(path) as file:
         file.write(f'{{"info": {json.dumps(info, ensure_ascii=False)},\n"images": ')
-        _write_array(file, _images(predictions))
+        write_array(file, _images(predictions))
         file.write(',\n"annotations": ')
-        _write_array(file, _annotations(predictions))
+        write_array(file, _annotations(predictions))
         file.write(',\n"categories": ')
-        _write_array(file, categories)
+        write_array(file, categories)
         file.write("}\n")
 
 
@@ -54,15 +54,6 @@ def _annotations(predictions: PredictionSet) -> Iterable[dict]:
                 "bbox": [x, y, width, height],
                 "area": width * height,
                 "iscrowd": 0,
-                "segmentation": [],
+                "segmentation": [[x, y, x + width, y, x + width, y + height, x, y + height]],
                 "score": found.score,
             }
-
-
-def _write_array(file: TextIO, items: Iterable[dict]) -> None:
-    """Writes a JSON array item by item, so that memory does not grow with the number of images."""
-    separator = "[\n"
-    for item in items:
-        file.write(separator + json.dumps(item, ensure_ascii=False))
-        separator = ",\n"
-    file.write("]" if separator == ",\n" else "[]")

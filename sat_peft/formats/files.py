@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from sat_peft.formats.names import annotation_path
+from sat_peft.formats.predictions import PredictionSet
 from sat_peft.run import atomic_replacement
+
+_NO_LINKS = (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
 @contextmanager
@@ -40,3 +46,31 @@ def folder_replacement(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def write_array(file: TextIO, items: Iterable[dict]) -> None:
+    """Writes a JSON array item by item, so that memory does not grow with the number of images."""
+    separator = "[\n"
+    for item in items:
+        file.write(separator + json.dumps(item, ensure_ascii=False))
+        separator = ",\n"
+    file.write("]" if separator == ",\n" else "[]")
+
+
+def link_images(folder: Path, predictions: PredictionSet) -> None:
+    """Fills `folder` with links to the images, named as their annotations are: readers look for the two side by side.
+
+    Nothing is linked where the images are no files, or on a file system that takes no links.
+    """
+    if predictions.image_root is None:
+        return
+    for found in predictions.predictions:
+        link = folder / annotation_path(found.image_id, Path(found.image_id).suffix, flat=predictions.flat)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            link.symlink_to(predictions.image_root / found.image_id)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            shutil.rmtree(folder)
+            return

@@ -12,7 +12,9 @@ from sat_peft.formats.predictions import PredictionSet
 
 def write_json_lines(path: Path, predictions: PredictionSet) -> None:
     """Writes a line for every image: `image_id`, `width`, `height`, `label`, `label_index`, `score`, `box` (of the
-    largest component), `boxes`, `protocol`, `threshold`. Boxes are [x0, y0, x1, y1], half open, 0-based, in pixels.
+    largest component), `boxes`, `given_label` and `predicted_label` (null where not known), `protocol`, `threshold`.
+    Boxes are [x0, y0, x1, y1], half open, 0-based, in pixels. `score` is the probability of `label`, which is the given
+    class where predictions were made for it, else the predicted one.
     """
     with text_file_replacement(path) as file:
         for found in predictions.predictions:
@@ -26,6 +28,8 @@ def write_json_lines(path: Path, predictions: PredictionSet) -> None:
                 "score": found.score,
                 "box": found.boxes[0],
                 "boxes": found.boxes,
+                "given_label": predictions.given_labels.get(found.image_id),
+                "predicted_label": predictions.predicted_label(found),
                 "protocol": predictions.protocol,
                 "threshold": predictions.threshold,
             }
@@ -35,15 +39,18 @@ def write_json_lines(path: Path, predictions: PredictionSet) -> None:
 def write_imagefolder(path: Path, predictions: PredictionSet) -> None:
     """Writes the metadata.jsonl that `load_dataset("imagefolder")` reads once it lies in the root folder of the images.
 
-    Columns: `label`, `score` and `objects` with `bbox` ([x, y, width, height] in pixels, as in COCO) and `categories`
-    (names).
+    Columns: `label`, the given class, where it is known of any image; `predicted_label`; `score`, the probability of
+    the class that the boxes carry; and `objects` with `bbox` ([x, y, width, height] in pixels, as in COCO) and
+    `categories`. Classes are names: `dataset.class_encode_column("label")` makes a `ClassLabel` of them.
     """
     with text_file_replacement(path) as file:
         for found in predictions.predictions:
             boxes = from_xyxy(found.boxes, "xywh").tolist()
+            given = {"label": predictions.given_labels.get(found.image_id)} if predictions.given_labels else {}
             row = {
                 "file_name": found.image_id,
-                "label": found.label,
+                **given,
+                "predicted_label": predictions.predicted_label(found),
                 "score": found.score,
                 "objects": {"bbox": boxes, "categories": [found.label] * len(boxes)},
             }

@@ -8,19 +8,27 @@ from xml.etree import ElementTree
 import numpy as np
 
 from sat_peft.data.box_formats import from_xyxy
-from sat_peft.formats.files import folder_replacement
+from sat_peft.formats.files import folder_replacement, link_images
+from sat_peft.formats.names import annotation_path
 from sat_peft.formats.predictions import Prediction, PredictionSet
 
 
 def write_voc(path: Path, predictions: PredictionSet) -> None:
-    """Writes a folder with CLASS/1.xml for the image CLASS/1.jpg.
+    """Writes a folder with 1.xml for the image CLASS/1.jpg, or CLASS/1.xml where it is not to be flat, `labelmap.txt`
+    with the classes, and links to the images in `images`.
 
     Boxes are whole pixels, 1-based, the last pixel included. The class probability stands in `confidence`, which VOC's
-    results have and its annotations do not; readers pass it over.
+    results have and its annotations do not; readers pass it over. There is no labelmap.txt where the name of a class
+    holds a colon or begins with `#`, which it cannot say.
     """
     with folder_replacement(path) as folder:
+        names = predictions.class_names
+        if not any(":" in name or name.startswith("#") for name in names):
+            lines = ["# label:color_rgb:parts:actions", *(f"{name}:::" for name in names)]
+            (folder / "labelmap.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        link_images(folder / "images", predictions)
         for found in predictions.predictions:
-            file = folder / PurePosixPath(found.image_id).with_suffix(".xml")
+            file = folder / annotation_path(found.image_id, ".xml", flat=predictions.flat)
             file.parent.mkdir(parents=True, exist_ok=True)
             annotation = _annotation(found)
             ElementTree.indent(annotation)

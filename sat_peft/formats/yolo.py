@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from sat_peft.data.box_formats import from_xyxy
-from sat_peft.formats.files import folder_replacement
+from sat_peft.formats.files import folder_replacement, link_images
+from sat_peft.formats.names import annotation_path
 from sat_peft.formats.predictions import PredictionSet
 
 
 def write_yolo(path: Path, predictions: PredictionSet) -> None:
-    """Writes a folder with labels/CLASS/1.txt for the image CLASS/1.jpg, `classes.txt` and `data.yaml`.
+    """Writes a folder with labels/1.txt for the image CLASS/1.jpg, or labels/CLASS/1.txt where it is not to be flat,
+    `classes.txt`, `data.yaml`, and links to the images in `images`, where trainers look for them.
 
     A line is `class x y width height`: the class from 0, centre and size of the box as shares of the image's sides.
-    The format has no place for scores. Trainers look for the images in a folder `images` beside `labels`: copy or link
-    the root folder of the images there.
+    The format has no place for scores.
     """
     names = predictions.class_names
     with folder_replacement(path) as folder:
@@ -23,8 +24,9 @@ def write_yolo(path: Path, predictions: PredictionSet) -> None:
         # A string in JSON is a string in YAML, whatever characters it holds.
         listed = "".join(f"  {index}: {json.dumps(name, ensure_ascii=False)}\n" for index, name in enumerate(names))
         (folder / "data.yaml").write_text(f"train: images\nval: images\nnames:\n{listed}", encoding="utf-8")
+        link_images(folder / "images", predictions)
         for found in predictions.predictions:
-            file = folder / "labels" / PurePosixPath(found.image_id).with_suffix(".txt")
+            file = folder / "labels" / annotation_path(found.image_id, ".txt", flat=predictions.flat)
             file.parent.mkdir(parents=True, exist_ok=True)
             boxes = from_xyxy(found.boxes, "yolo", found.image_size).tolist()
             # Nine digits name a hundredth of a pixel in an image of any size that can be opened.

@@ -1,7 +1,7 @@
 """Localisation evaluation: map to box, the named protocols, scoring. Needs numpy and OpenCV, no model."""
 
 from sat_peft.localization.accumulator import LocalizationAccumulator
-from sat_peft.localization.boxes import box_iou
+from sat_peft.localization.boxes import box_iou, covers_image
 from sat_peft.localization.protocols import PROTOCOLS, ImageTransform, Protocol, get_protocol
 from sat_peft.localization.results import LocalizationResult
 from sat_peft.localization.scoring import localize, pixel_ap, score_maps, to_score_map
@@ -17,6 +17,7 @@ __all__ = [
     "best_threshold",
     "box_iou",
     "choose_threshold",
+    "covers_image",
     "get_protocol",
     "localize",
     "pixel_ap",

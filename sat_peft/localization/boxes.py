@@ -13,6 +13,9 @@ from sat_peft.errors import UsageError, unknown_choice
 # Pixels added to every extent: "plus_one" reads both corners as pixels of the box, "plain" reads boxes as half open.
 IOU_RULES = {"plain": 0, "plus_one": 1}
 
+# A box of that share of the image tells no more than the whole image.
+_WHOLE_AREA = 0.98
+
 
 def as_boxes(boxes, name: str) -> np.ndarray:
     """`boxes` as a float64 (n, 4) array; an empty list becomes (0, 4). Raises `UsageError` naming `name`."""
@@ -25,6 +28,17 @@ def as_boxes(boxes, name: str) -> np.ndarray:
         row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
         raise UsageError(f"{name}[{row}] is {array[row].tolist()}; box coordinates must be finite numbers.")
     return array
+
+
+def covers_image(boxes: np.ndarray, image_sizes: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether a box is the whole image, up to 2 % of its area.
+
+    Args:
+        boxes: (n, 4) half-open xyxy in pixels.
+        image_sizes: (n, 2) or (2,) width and height.
+    """
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return sides.prod(1) >= _WHOLE_AREA * np.prod(image_sizes, axis=-1)
 
 
 def box_iou(boxes, others, *, iou_rule: str = "plain") -> np.ndarray:

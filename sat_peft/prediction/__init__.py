@@ -8,6 +8,7 @@ from sat_peft.prediction.inputs import (
     data_set_labels,
     find_images,
     folder_labels,
+    known_folder_labels,
 )
 from sat_peft.prediction.predict import PredictionSummary, predict
 
@@ -20,5 +21,6 @@ __all__ = [
     "data_set_labels",
     "find_images",
     "folder_labels",
+    "known_folder_labels",
     "predict",
 ]

@@ -2,9 +2,9 @@
 
 prediction.json    the settings, which every image of the folder shares
 journal-N.jsonl    what is done, written by process N; see `journal.py`
-predictions.jsonl, coco.json, voc/, yolo/, metadata.jsonl    the formats that were asked for
+predictions.jsonl, coco.json, voc/, yolo/, label_studio/, metadata.jsonl    the formats that were asked for
 skipped.jsonl      images that could not be read, and why; only where there are some
-maps/, overlays/   pictures named after the image and its suffix, on request
+maps/, overlays/   pictures named after the image, on request
 """
 
 from __future__ import annotations

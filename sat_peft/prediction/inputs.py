@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +14,7 @@ from datasets import Dataset
 from sat_peft.data.decoding import decode_image
 from sat_peft.data.features import labels, undecoded
 from sat_peft.data.sources import Problems
+from sat_peft.data.sources.display_names import class_lookup, read_display_names
 from sat_peft.data.sources.files import IMAGE_SUFFIXES, image_files
 from sat_peft.errors import UsageError
 from sat_peft.files import is_folder, spelled
@@ -79,13 +80,18 @@ def data_set_images(rows: Dataset, name: str) -> DataSetImages:
     return DataSetImages(name, image_ids, undecoded(rows.select_columns(["image"])))
 
 
-def data_set_labels(rows: Dataset, class_names: Sequence[str]) -> list[int]:
+def data_set_labels(rows: Dataset, class_names: Sequence[str], shown: Mapping[str, str] | None = None) -> list[int]:
     """The class index of every row of a data set, found by the names of its classes.
+
+    Args:
+        rows: of one split.
+        class_names: of the model.
+        shown: names by class folder; a class may be called by either.
 
     Raises:
         UsageError: a class of the rows that is not among `class_names`.
     """
-    names, indices = rows.features["label"].names, {name: index for index, name in enumerate(class_names)}
+    names, indices = rows.features["label"].names, class_lookup(class_names, shown or {})
     found = labels(rows).tolist()
     unknown = [names[label] for label in sorted(set(found)) if names[label] not in indices]
     if unknown:
@@ -153,26 +159,45 @@ def _matches(pattern: str | Path) -> list[Path]:
     return [_absolute(match) for match in matches]
 
 
-def folder_labels(images: ImageFiles, class_names: Sequence[str]) -> list[int]:
-    """The class index of every image: of the nearest folder above it that is named like a class.
+def known_folder_labels(
+    images: ImageFiles, class_names: Sequence[str], shown: Mapping[str, str] | None = None
+) -> list[int | None]:
+    """The class index of every image: of the nearest folder above it that is named like a class, or None.
 
     Folders above the root do not count; the root itself does.
 
-    Raises:
-        UsageError: an image in no folder of a class.
+    Args:
+        images: found by `find_images`.
+        class_names: of the model.
+        shown: names by class folder; a class may be called by either.
     """
-    indices = {spelled(name): index for index, name in enumerate(class_names)}
-    labels, unknown = [], []
+    indices = {spelled(name): index for name, index in class_lookup(class_names, shown or {}).items()}
+    labels = []
     for image_id in images.image_ids:
         folders = list(map(spelled, [images.root.name, *image_id.split("/")[:-1]]))
-        label = next((indices[name] for name in reversed(folders) if name in indices), None)
-        if label is None:
-            unknown.append(image_id)
-        labels.append(label)
+        labels.append(next((indices[name] for name in reversed(folders) if name in indices), None))
+    return labels
+
+
+def folder_labels(images: ImageFiles, class_names: Sequence[str], shown: Mapping[str, str] | None = None) -> list[int]:
+    """`known_folder_labels` of images that all lie in the folder of a class.
+
+    Where some do not, names of class folders are looked for in the root of the images and in the two folders above it,
+    as a data set has them in its root.
+
+    Raises:
+        UsageError: an image in no folder of a class, a malformed file of names.
+    """
+    labels = known_folder_labels(images, class_names, shown)
+    if None in labels:
+        nearby = next(filter(None, map(read_display_names, (images.root, *images.root.parents[:2]))), {})
+        labels = known_folder_labels(images, class_names, {**nearby, **(shown or {})})
+    unknown = [image_id for image_id, label in zip(images.image_ids, labels, strict=True) if label is None]
     if unknown:
-        shown = ", ".join(class_names[:5]) + (", …" if len(class_names) > 5 else "")
+        classes = ", ".join(class_names[:5]) + (", …" if len(class_names) > 5 else "")
         raise UsageError(
             f"{len(unknown)} of {len(labels)} images lie in no folder that is named like a class of the model, first "
-            f"{unknown[0]!r}. The model's classes: {shown}. Move them, or take --label-from model."
+            f"{unknown[0]!r}. The model's classes: {classes}. Move them, say in a classes.txt what their folders are "
+            "called, or take --label-from model."
         )
     return labels

@@ -12,7 +12,6 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torchvision.transforms import v2
 
-from sat_peft.files import short_name
 from sat_peft.localizer import Localization
 from sat_peft.run import atomic_replacement
 
@@ -71,12 +70,6 @@ def overlay(found: Localization, image: np.ndarray) -> Image.Image:
 def _font(size: int) -> ImageFont.FreeTypeFont:
     # The font of matplotlib's figures: it has more alphabets than PIL's own.
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
-
-
-def picture_path(folder: Path, image_id: str, suffix: str) -> Path:
-    """Where the picture of an image is: its name and `suffix`, shortened where no file can have that name."""
-    path = folder / f"{image_id}{suffix}"
-    return path.with_name(short_name(path.name))
 
 
 def save_picture(picture: Image.Image, path: Path, image_format: str) -> None:

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import tqdm
@@ -20,12 +21,15 @@ from sat_peft.data.threads import in_order
 from sat_peft.errors import UsageError
 from sat_peft.formats import FORMATS, Prediction, PredictionSet, check_format, check_names, write_format
 from sat_peft.formats.files import text_file_replacement
+from sat_peft.formats.names import picture_paths, shared_annotation
+from sat_peft.formats.predictions import LOCAL_FILES
+from sat_peft.localization import covers_image
 from sat_peft.localization.components import check_min_area
 from sat_peft.localizer import PROTOCOL, Localization, Localizer
 from sat_peft.prediction.folder import MAPS, OVERLAYS, SKIPPED, open_prediction_folder
 from sat_peft.prediction.inputs import ImageFiles
 from sat_peft.prediction.journal import Journal, JournalWriter, repair
-from sat_peft.prediction.pictures import map_picture, overlay, picture_path, save_picture, thumbnail
+from sat_peft.prediction.pictures import map_picture, overlay, save_picture, thumbnail
 from sat_peft.tuner.backbone import weight_fingerprint
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -39,6 +43,7 @@ class PredictionSummary:
         images: number of images.
         done_before: how many of them had a prediction in the folder already.
         failures: images without a prediction -> why.
+        whole_image_boxes: how many images have a box that is the whole image.
         seconds: of decoding, forward passes and scoring, by the wall clock.
         files: what was written, the paths of formats and of the list of failures.
     """
@@ -46,6 +51,7 @@ class PredictionSummary:
     images: int
     done_before: int
     failures: dict[str, str]
+    whole_image_boxes: int
     seconds: float
     files: list[Path]
 
@@ -73,6 +79,9 @@ def predict(
     min_area: float = 0.01,
     maps: bool = False,
     overlays: bool = False,
+    given_labels: Sequence[str | None] | None = None,
+    flat: bool | None = None,
+    image_root_url: str = LOCAL_FILES,
     strict: bool = False,
     overwrite: bool = False,
     batch_size: int = 64,
@@ -88,11 +97,16 @@ def predict(
         images: found by `find_images`, or another object with its attributes; several threads call its `decode`.
         output: the folder.
         accelerator: of the run; every process takes its share of the images.
-        labels: class index of every image where it is known; by default the classes are predicted.
+        labels: class index of every image, to localise; by default the classes are predicted.
         formats: names of `FORMATS`. Those that the folder has already are written anew.
         multi, min_area: see `Localizer`.
         maps: also write the maps as 8-bit PNG in the size of the images.
         overlays: also write pictures of map and boxes on the image.
+        given_labels: name of the given class of every image, None where it is not known; it is told beside the
+            predicted one. By default that of `labels`.
+        flat: write the files of formats that have one for every image into one folder; by default where the names
+            of all images differ without their folders and suffixes.
+        image_root_url: what Label Studio finds the root folder of the images under.
         strict: stop at the first image that cannot be read, instead of listing it.
         overwrite: remove predictions that are in the folder.
         batch_size: images per process and forward pass.
@@ -106,8 +120,10 @@ def predict(
         if number < least:
             raise UsageError(f"{name} must be at least {least}, got {number}.")
     check_min_area(min_area)
+    if flat is None:
+        flat = shared_annotation((image_id.casefold() for image_id in images.image_ids), flat=True) is None
     for name in formats:
-        check_format(name, images.image_ids)
+        check_format(name, images.image_ids, flat=flat)
     check_names(localizer.class_names, "class name")
     settings = {
         "root": str(images.root),
@@ -142,6 +158,7 @@ def predict(
             workers=num_workers,
             ahead=num_workers,
         )
+        picture_path = picture_paths(images.image_ids)
         start = time.perf_counter()
         with (
             closing(loaded),
@@ -166,18 +183,29 @@ def predict(
                 # Pictures come before the line that says that the image is done.
                 for image_id, sample, localization in zip(image_ids, read, found, strict=True):
                     if maps:
-                        save_picture(map_picture(localization), picture_path(output / MAPS, image_id, ".png"), "PNG")
+                        save_picture(map_picture(localization), output / MAPS / picture_path(image_id, ".png"), "PNG")
                     if overlays:
                         picture = overlay(localization, sample["thumbnail"])
-                        save_picture(picture, picture_path(output / OVERLAYS, image_id, ".jpg"), "JPEG")
+                        save_picture(picture, output / OVERLAYS / picture_path(image_id, ".jpg"), "JPEG")
                 predictions = [_prediction(*pair) for pair in zip(image_ids, found, strict=True)]
                 writer.write(predictions, failures)
                 bar.update(len(samples))
         seconds = time.perf_counter() - start
         accelerator.wait_for_everyone()
-        failures, files = {}, []
+        failures, whole, files = {}, 0, []
         if accelerator.is_main_process:
-            failures, files = _write_results(localizer, images, output, formats)
+            if given_labels is None and labels is not None:
+                given_labels = [localizer.class_names[label] for label in labels]
+            known = zip(images.image_ids, given_labels or (), strict=given_labels is not None)
+            settings = {
+                "labels_given": labels is not None,
+                "given_labels": {image_id: label for image_id, label in known if label is not None},
+                "flat": flat,
+                "image_root": images.root if isinstance(images, ImageFiles) else None,
+                "image_root_url": image_root_url,
+                "model_version": f"sat_peft {settings['adapter'][:8]}",
+            }
+            failures, whole, files = _write_results(localizer, images, output, formats, settings)
     except OSError as error:
         if error.errno not in _DISK_FULL:
             raise
@@ -185,7 +213,7 @@ def predict(
             f"no space is left for {str(output)!r} ({error.strerror}). What is done is kept: free some space and give "
             "the same command again, and it goes on."
         ) from error
-    return PredictionSummary(len(images.image_ids), len(images.image_ids) - len(todo), failures, seconds, files)
+    return PredictionSummary(len(images.image_ids), len(images.image_ids) - len(todo), failures, whole, seconds, files)
 
 
 def _fingerprint(localizer: Localizer) -> str:
@@ -206,6 +234,7 @@ def _prediction(image_id: str, found: Localization) -> Prediction:
         label_index=found.label_index,
         score=found.score,
         boxes=found.boxes.tolist(),
+        predicted_label=found.predicted_label,
     )
 
 
@@ -220,9 +249,11 @@ class _Rows:
 
 
 def _write_results(
-    localizer: Localizer, images: ImageFiles, output: Path, formats: Sequence[str]
-) -> tuple[dict[str, str], list[Path]]:
-    """Writes the formats and the list of failures; returns the failures and the paths."""
+    localizer: Localizer, images: ImageFiles, output: Path, formats: Sequence[str], settings: dict
+) -> tuple[dict[str, str], int, list[Path]]:
+    """Writes the formats and the list of failures; returns the failures, how many boxes are the whole image, and the
+    paths.
+    """
     journal = Journal(output)
     failures = {image_id: journal.failures[image_id] for image_id in images.image_ids if image_id in journal.failures}
     predictions = PredictionSet(
@@ -231,6 +262,7 @@ def _write_results(
         PROTOCOL,
         localizer.threshold.value,
         localizer.threshold.source,
+        **settings,
     )
     # A format of an earlier call must not fall behind the journal.
     wanted = [name for name in FORMATS if name in formats or (output / FORMATS[name].path).exists()]
@@ -243,4 +275,5 @@ def _write_results(
         files.append(skipped)
     else:
         skipped.unlink(missing_ok=True)
-    return failures, files
+    whole = sum(bool(covers_image(np.array(found.boxes[:1]), found.image_size)[0]) for found in predictions.predictions)
+    return failures, whole, files

@@ -59,11 +59,6 @@ def _table(check: DataCheck) -> list[str]:
     ]
 
 
-def _cut(text: str, width: int) -> str:
-    """The beginning of a text that is too long, whether there are blanks in it or not."""
-    return text if len(text) <= width else f"{text[: width - 1]}…"
-
-
 def _figures(split: SplitCheck) -> dict[str, str]:
     counts, boxes = split.class_counts, split.num_boxes
     width, height = split.size[split.readable].T
@@ -98,9 +93,16 @@ def _class_lines(check: DataCheck) -> list[str]:
     title = f"{len(counts)} classes" + (f", those with the fewest {next(iter(check.splits))} images:" if rest else ":")
     # Numbers stand below those of the splits.
     return [title] + [
-        f"  {_cut(shown_name(check.class_names[label]), 25):<26}" + "".join(f"{count:>14}" for count in counts[label])
+        f"  {_shortened(shown_name(check.class_names[label]), 25):<26}"
+        + "".join(f"{count:>14}" for count in counts[label])
         for label in order
     ]
+
+
+def _shortened(text: str, width: int) -> str:
+    """`text` on one line of at most `width` characters: names of folders are often one long word."""
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[: width - 1].rstrip() + "…"
 
 
 def draw_contact_sheet(path: Path, check: DataCheck, *, columns: int = 5, max_classes: int = 12) -> int:
@@ -139,7 +141,7 @@ def draw_contact_sheet(path: Path, check: DataCheck, *, columns: int = 5, max_cl
 
 def _escaped(text: str) -> str:
     """A class name as it is: a pair of $ would be read as mathematics."""
-    return _cut(shown_name(text), 60).replace("$", r"\$")
+    return _shortened(shown_name(text), 60).replace("$", r"\$")
 
 
 def _places(check: DataCheck, label: int, count: int) -> list[tuple[str, int]]:

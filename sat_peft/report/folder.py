@@ -19,6 +19,7 @@ from sat_peft.files import FileProblem, check_values, is_file, is_folder, parse_
 from sat_peft.files.readers import open_file
 from sat_peft.report.curves import iou_histogram
 from sat_peft.report.evaluation import METHOD_TITLES, figures_entry
+from sat_peft.shared_paths import without_absolute_paths
 
 # Images that the gallery of a page lists; the tables count all.
 MAX_LISTED = 5000
@@ -203,8 +204,9 @@ def read_run(folder: str | Path) -> RunRecord:
         )
     run = RunRecord(
         name=folder.resolve().name,
-        status=reader.json("status.json"),
-        config=reader.json("config.json"),
+        # The page is for sharing; status.json keeps the whole reason.
+        status=without_absolute_paths(reader.json("status.json")),
+        config=without_absolute_paths(reader.json("config.json")),
         versions=reader.json("versions.json"),
         parameters=reader.json("parameters.json"),
         results=results,

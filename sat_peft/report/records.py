@@ -175,7 +175,7 @@ def _thumbnail(image: Image.Image, protocol: Protocol) -> bytes:
 
 def _describe(method: Method, batch: dict, rows: ImageRows, pictured: set[int], protocol: Protocol) -> list[_Found]:
     """One `_Found` for every image of a batch."""
-    logits, maps, *block_maps = method(batch["images"], batch["labels"])[:]
+    logits, maps, *block_maps = method(batch["images"], batch["labels"])[:3]
     # A diverged model has no score that JSON could hold.
     scores, predicted = logits.float().softmax(-1).nan_to_num().max(-1)
     # (B, 1 + K, h, w): the localisation map, then those of the spatial blocks.

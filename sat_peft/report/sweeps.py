@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from sat_peft.baselines import BASELINES
 from sat_peft.report.tables import FIGURES
 from sat_peft.run import atomic_replacement
+from sat_peft.shared_paths import without_absolute_paths
 from sat_peft.sweep import Point, pareto_front
 
 _TITLES = {"sat": "SAT", **BASELINES}
@@ -62,7 +63,12 @@ def draw_shots(file: Path, points: Sequence[Point], *, title: str) -> None:
         deviations = [point.deviation(method) for point in points]
         axes.errorbar(range(len(points)), means, deviations, marker="o", capsize=3, label=_TITLES[method])
     axes.set_xticks(range(len(points)), [point.title for point in points])
-    axes.set(xlabel="training images per class", ylabel="GT-known Loc (%)", ylim=(0, 101), title=title)
+    axes.set(
+        xlabel="training images per class",
+        ylabel="GT-known Loc (%)",
+        ylim=(0, 101),
+        title=without_absolute_paths(title),
+    )
     axes.grid(alpha=0.3)
     axes.legend()
     _save(figure, file)
@@ -87,7 +93,7 @@ def draw_parameters(file: Path, points: Sequence[Point], *, title: str) -> None:
         axes.annotate(
             point.title, (point.trainable, point.mean()), xytext=(5, 4), textcoords="offset points", fontsize=7
         )
-    axes.set(xscale="log", xlabel="trained parameters", ylabel="GT-known Loc (%)", title=title)
+    axes.set(xscale="log", xlabel="trained parameters", ylabel="GT-known Loc (%)", title=without_absolute_paths(title))
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="lower right")
     _save(figure, file)

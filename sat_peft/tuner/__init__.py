@@ -2,6 +2,7 @@
 
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
+from sat_peft.tuner.calibration import calibrate_masks
 from sat_peft.tuner.checkpoint import load_adapter, save_adapter
 from sat_peft.tuner.config import PEFT_TYPE, SatConfig
 from sat_peft.tuner.frozen import FrozenTokens
@@ -14,6 +15,7 @@ __all__ = [
     "SatConfig",
     "SatModel",
     "SatOutput",
+    "calibrate_masks",
     "load_adapter",
     "load_reference_weights",
     "save_adapter",

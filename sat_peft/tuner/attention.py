@@ -3,7 +3,7 @@
 In a spatial block the mask of token j is m_j = sigmoid(mean over heads of q_t . k_j / sqrt(d)), t being the spatial
 token; the attention after softmax is multiplied by m per key and not renormalised (SAT, spatial-query attention).
 Since (A * m) V = A (m * V), scaling V per key gives the same result to rounding without ever forming the N x N
-matrix, so fused kernels stay in use.
+matrix, so fused kernels stay in use. A calibrated adapter scales and shifts these logits before the sigmoid.
 
 In an isolated block the sequence and the spatial token pass one after the other: the token attends to the keys and
 values that the sequence left, and to its own.
@@ -23,7 +23,7 @@ from timm.models.eva import EvaAttention
 from torch import nn
 
 from sat_peft.tuner.forward import ForwardRecord
-from sat_peft.tuner.layer import tuned_parameter
+from sat_peft.tuner.layer import MaskCalibration, tuned_parameter
 
 
 def mask_logits(q: torch.Tensor, k: torch.Tensor, token_index: int, scale: float) -> torch.Tensor:
@@ -74,7 +74,9 @@ class SatAttentionMixin:
             k, v = (t.repeat_interleave(groups, dim=1) for t in (k, v))
 
         if self.sat_mode is AttentionMode.MASKED:
-            mask = mask_logits(q, k, self.sat_token_index, self.scale).sigmoid()
+            logits = mask_logits(q, k, self.sat_token_index, self.scale)
+            calibration = MaskCalibration.of(self)
+            mask = (logits if calibration is None else calibration(logits)).sigmoid()
             if record.is_open:
                 record.masks.append(mask)
             v = v * mask[:, None, :, None].to(v.dtype)

@@ -13,7 +13,7 @@ from torch import nn
 
 from sat_peft.errors import UsageError
 from sat_peft.tuner.attention import ATTENTION_CLASSES
-from sat_peft.tuner.layer import SpatialTokenEntry, TunedParameters
+from sat_peft.tuner.layer import InsertedLayer, SpatialTokenEntry
 
 SUPPORTED = (
     "timm models built on VisionTransformer or Eva: ViT, DeiT (plain, distilled, III), DINOv2, DINOv3, CLIP, SigLIP, "
@@ -40,11 +40,11 @@ AFTER_BLOCKS = ("norm", "fc_norm", "attn_pool", "head_drop", "head", "head_dist"
 
 def base_modules(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     """Names and modules below `module` as in the bare backbone: adapter layers are looked through."""
-    while isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper)) and not isinstance(module, TunedParameters):
+    while isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper)) and not isinstance(module, InsertedLayer):
         module = module.base_layer if isinstance(module, BaseTunerLayer) else module.original_module
     yield name, module
     for child_name, child in module.named_children():
-        if not isinstance(child, TunedParameters):
+        if not isinstance(child, InsertedLayer):
             yield from base_modules(child, f"{name}.{child_name}" if name else child_name)
 
 

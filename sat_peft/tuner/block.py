@@ -13,7 +13,7 @@ from timm.models.eva import EvaBlock, EvaBlockPostNorm
 from timm.models.vision_transformer import Block, ResPostBlock
 from torch import nn
 
-from sat_peft.tuner.attention import ATTENTION_CLASSES, SatEvaAttention
+from sat_peft.tuner.attention import ATTENTION_CLASSES, AttentionMode, SatEvaAttention
 from sat_peft.tuner.layer import TokenApart, tuned_parameter
 
 
@@ -33,10 +33,11 @@ class SatBlockMixin:
 
     def forward(self, x: torch.Tensor | TokenApart, *args, **kwargs) -> torch.Tensor | TokenApart:
         """(B, N, D) tokens to (B, N, D), or what `sat_token_path` makes of sequence and spatial token."""
+        if isinstance(x, TokenApart) and self.sat_token_path is TokenPath.JOIN:
+            x = x.join(self.attn.sat_token_index)
         if not isinstance(x, TokenApart):
+            self._record_features(x)
             return super().forward(x, *args, **kwargs)
-        if self.sat_token_path is TokenPath.JOIN:
-            return super().forward(x.join(self.attn.sat_token_index), *args, **kwargs)
         if self.sat_token_path is TokenPath.FROZEN and x.after_frozen_blocks:
             return x
         # A pass that ended early, as recomputations of gradient checkpointing do, may have left something behind.
@@ -47,6 +48,12 @@ class SatBlockMixin:
         # The same layers once more: norms, MLP, layer scales and stochastic depth act on every token for itself, and
         # the attention finds the keys and values of the sequence. A frozen sequence thus needs no graph.
         return TokenApart(sequence, super().forward(x.token, *args, **kwargs))
+
+    def _record_features(self, x: torch.Tensor) -> None:
+        """Leaves the patch tokens that the first spatial block gets, which no mask has changed yet, for the output."""
+        record = self.attn.sat_record
+        if self.attn.sat_mode is AttentionMode.MASKED and record.is_open and record.features is None:
+            record.features = x[:, self.attn.sat_token_index + 1 :].detach()
 
 
 class SatBlock(SatBlockMixin, Block):

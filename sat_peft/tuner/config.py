@@ -46,6 +46,10 @@ class SatConfig(LoraConfig):
             `"isolated"` the other tokens are those of the pretrained model in the frozen blocks and carry no graph
             there, which saves most of the backward pass. If all blocks are spatial, the three are the same; if all
             are tuned, `"isolated"` is `"input"`.
+        calibrated_masks: Whether each spatial block has a scale and a shift of its mask logits, 2 K parameters, which
+            [`SatModel.calibrate_masks`] sets from images, so that training starts from maps of a chosen mean and with
+            contrast, whatever the backbone. `False`: mask logits as they come (paper); on DINOv2 they start with masks
+            near 1, from which few images do not lead away.
         drop_path_in_frozen_blocks: What `model.train()` does to the stochastic depth of the blocks that are neither
             spatial nor tuned. `True` leaves it on, as in the published training; `False` keeps it off, so that they
             are deterministic. Either way the rate is the one the timm model was created with.
@@ -92,6 +96,12 @@ class SatConfig(LoraConfig):
         metadata={
             "help": "Where the spatial token meets the other tokens: 'input' (paper), 'late' (before the first spatial "
             "block) or 'isolated' (from the input, but unread by the other tokens in the frozen blocks)."
+        },
+    )
+    calibrated_masks: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether mask logits have a scale and a shift per block, set by `calibrate_masks` (not paper)."
         },
     )
     drop_path_in_frozen_blocks: bool = field(

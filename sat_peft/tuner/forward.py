@@ -16,7 +16,8 @@ from sat_peft.tuner.output import SatOutput
 class ForwardRecord(threading.local):
     """What the layers of one forward pass leave for each other and for the output.
 
-    For the output: the masks of the spatial blocks and the normalised patch tokens. Recording is on only between the
+    For the output: the masks of the spatial blocks, the patch tokens that the first of them gets and the normalised
+    patch tokens at the end. Recording is on only between the
     start and the end of the backbone's forward, so a recomputation by gradient checkpointing leaves nothing behind.
     For each other: within an isolated block, the keys and values of the sequence wait for the spatial token; frozen
     tokens that the model got in place of images wait for the place where the spatial token is made.
@@ -27,6 +28,7 @@ class ForwardRecord(threading.local):
 
     def __init__(self):
         self.masks: list[torch.Tensor] | None = None  # each (B, number of tokens), float32
+        self.features: torch.Tensor | None = None  # (B, h * w, D), without gradient
         self.patch_tokens: torch.Tensor | None = None  # (B, h * w, D)
         self.keys_values: tuple[torch.Tensor, torch.Tensor] | None = None  # each (B, H, N, d)
         self.frozen_tokens: torch.Tensor | None = None  # (B, N, D)
@@ -37,10 +39,10 @@ class ForwardRecord(threading.local):
         return self.masks is not None
 
     def open(self, frozen_tokens: torch.Tensor | None = None) -> None:
-        self.masks, self.patch_tokens, self.frozen_tokens = [], None, frozen_tokens
+        self.masks, self.features, self.patch_tokens, self.frozen_tokens = [], None, None, frozen_tokens
 
     def close(self) -> None:
-        self.masks = self.patch_tokens = self.frozen_tokens = None
+        self.masks = self.features = self.patch_tokens = self.frozen_tokens = None
 
     def __deepcopy__(self, memo):
         return type(self)()
@@ -81,7 +83,7 @@ def collect_output(vit: nn.Module, args: tuple, kwargs: dict, output: torch.Tens
     record = exit_layer.sat_record
     if not record.is_open:
         return None
-    masks, tokens = record.masks, record.patch_tokens
+    masks, tokens, features = record.masks, record.patch_tokens, record.features
     record.close()
     if tokens is None:  # the forward pass failed before the end
         return None
@@ -93,4 +95,6 @@ def collect_output(vit: nn.Module, args: tuple, kwargs: dict, output: torch.Tens
     first_patch = exit_layer.token_index + 1
     block_maps = torch.stack([mask[:, first_patch:] for mask in masks]).unflatten(2, (height, width))
     logits = exit_layer.classify(tokens.unflatten(1, (height, width)))
-    return SatOutput(logits=logits, maps=block_maps.mean(0), block_maps=block_maps)
+    if features is not None:
+        features = features.unflatten(1, (height, width))
+    return SatOutput(logits=logits, maps=block_maps.mean(0), block_maps=block_maps, features=features)

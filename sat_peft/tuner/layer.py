@@ -1,13 +1,15 @@
 """The adapter layers of SAT.
 
 Three of them wrap a layer of the backbone, as PEFT's layers do: where the spatial token is made, where it leaves, and
-every layer that trains as a copy. The fourth holds copies of parameters that belong to no layer.
+every layer that trains as a copy. Two are inserted below a block or an attention module: copies of parameters that
+belong to no layer, and the scale and shift of mask logits.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+import math
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,9 @@ from torch import nn
 from sat_peft.errors import UsageError
 from sat_peft.tuner.forward import ForwardRecord
 from sat_peft.tuner.heads import HEAD_CLASSES
+
+if TYPE_CHECKING:
+    from typing import Self
 
 NO_MERGE = (
     "SAT adds a token to the sequence and returns maps, which the base model cannot hold, so it cannot be merged. "
@@ -198,8 +203,29 @@ class TunedLayer(nn.Module, SatLayer):
         return own(x.to(next(own.parameters()).dtype)).to(x.dtype)
 
 
-class TunedParameters(nn.Module, SatLayer):
-    """Private copies of parameters that a block or attention module holds directly; added to it as a child module."""
+class InsertedLayer(nn.Module, SatLayer):
+    """An adapter layer that wraps nothing: a child module of a part of the backbone, which asks for it by class."""
+
+    MODULE_NAME: ClassVar[str]
+
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
+        """Nothing to do: there is no base layer, and parameters are made on the device of their owner."""
+
+    @classmethod
+    def of(cls, owner: nn.Module) -> Self | None:
+        """The layer of this class below `owner`, if there is one."""
+        return owner._modules.get(cls.MODULE_NAME)
+
+    @classmethod
+    def insert(cls, owner: nn.Module, adapter_name: str) -> Self:
+        """The layer of this class below `owner`, which is added if there is none."""
+        if cls.of(owner) is None:
+            owner.add_module(cls.MODULE_NAME, cls(adapter_name))
+        return cls.of(owner)
+
+
+class TunedParameters(InsertedLayer):
+    """Private copies of parameters that a block or attention module holds directly."""
 
     MODULE_NAME = "sat_tuned_parameters"
     adapter_layer_names = ("sat_full",)
@@ -214,9 +240,6 @@ class TunedParameters(nn.Module, SatLayer):
         copies = nn.ParameterDict({name: owner._parameters[name].detach().clone() for name in names})
         self.sat_full[adapter_name] = copies.requires_grad_(adapter_name in self.active_adapters and not inference_mode)
 
-    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
-        """Nothing to do: there is no base layer, and copies are made on the device of their owner."""
-
     def active_copy(self, name: str) -> torch.Tensor | None:
         """The active adapter's copy of parameter `name`, which may be float32 on a half-precision base, or `None`."""
         adapter = self.current_adapter
@@ -226,6 +249,45 @@ class TunedParameters(nn.Module, SatLayer):
         return copies.get(name)
 
 
+class MaskCalibration(InsertedLayer):
+    """Scale and shift of the mask logits of a spatial block, below its attention module."""
+
+    MODULE_NAME = "sat_mask_calibration"
+    adapter_layer_names = ("sat_mask_scale", "sat_mask_shift")
+
+    def __init__(self, adapter_name: str):
+        super().__init__()
+        self.sat_mask_scale, self.sat_mask_shift = nn.ParameterDict(), nn.ParameterDict()
+        # While set: the next logits decide scale and shift, so that masks have this mean over these positions.
+        self.calibrates_to: tuple[float, slice] | None = None
+        self._init_state(adapter_name)
+
+    def update_layer(self, adapter_name: str, device, inference_mode: bool) -> None:
+        """Adds scale 1 and shift 0 of an adapter."""
+        self.sat_mask_scale[adapter_name] = nn.Parameter(torch.ones(1, device=device))
+        self.sat_mask_shift[adapter_name] = nn.Parameter(torch.zeros(1, device=device))
+        self.set_adapter(self.active_adapters, inference_mode=inference_mode)
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        """(B, N) float32 mask logits to what the active adapter makes of them."""
+        name = self.current_adapter
+        if name is None:
+            return logits
+        if self.calibrates_to is not None:
+            self._calibrate(logits)
+        return logits * self.sat_mask_scale[name].to(logits.dtype) + self.sat_mask_shift[name].to(logits.dtype)
+
+    @torch.no_grad()
+    def _calibrate(self, logits: torch.Tensor) -> None:
+        mean, positions = self.calibrates_to
+        values = logits[:, positions]
+        # Logits without any contrast are only shifted: stretching them would make objects of rounding errors.
+        deviation = values.std(1).mean()
+        scale = torch.where(deviation > 1e-4, 1 / deviation, 1.0)
+        self.sat_mask_scale[self.current_adapter].fill_(scale)
+        self.sat_mask_shift[self.current_adapter].fill_(math.log(mean / (1 - mean)) - scale * values.mean())
+
+
 def tuned_parameter(name: str) -> property:
     """A property for a parameter that a module holds directly, outside any layer with a `forward` of its own.
 
@@ -233,7 +295,7 @@ def tuned_parameter(name: str) -> property:
     """
 
     def read(self: nn.Module) -> nn.Parameter | None:
-        tuned: TunedParameters | None = self._modules.get(TunedParameters.MODULE_NAME)
+        tuned = TunedParameters.of(self)
         base = self._parameters.get(name)  # absent if the module was created without it
         copy = tuned.active_copy(name) if tuned is not None else None
         return base if copy is None else copy.to(base.dtype)

@@ -32,13 +32,23 @@ from sat_peft.tuner.block import ORIGINAL_CLASSES, SWAPPED_CLASSES, TUNABLE_OWNE
 from sat_peft.tuner.config import SatConfig
 from sat_peft.tuner.forward import ForwardRecord, collect_output, open_record
 from sat_peft.tuner.frozen import FrozenTokens, tokens_after
-from sat_peft.tuner.layer import NO_MERGE, SatLayer, SpatialTokenEntry, SpatialTokenExit, TunedLayer, TunedParameters
+from sat_peft.tuner.layer import (
+    NO_MERGE,
+    InsertedLayer,
+    MaskCalibration,
+    SatLayer,
+    SpatialTokenEntry,
+    SpatialTokenExit,
+    TunedLayer,
+    TunedParameters,
+)
 from sat_peft.tuner.scope import (
     attention_mode,
     check_scope,
     copied_parameters,
     entry_block,
     first_adapted_block,
+    first_spatial_block,
     first_tuned_block,
     frozen_blocks,
     is_tuned,
@@ -194,6 +204,9 @@ class SatModel(LoraModel):
                     module.__class__ = SWAPPED_CLASSES[type(module)]
                 if index >= first and type(module) in TUNABLE_OWNERS:
                     self._add_tuned_parameters(module, adapter_name, config)
+            if config.calibrated_masks and index >= first_spatial_block(vit, config):
+                calibration = MaskCalibration.insert(block.attn, self.active_adapters)
+                calibration.update_layer(adapter_name, next(block.parameters()).device, config.inference_mode)
         if not hasattr(self, "_hooks"):
             self._hooks = [
                 vit.register_forward_pre_hook(open_record, with_kwargs=True),
@@ -204,9 +217,7 @@ class SatModel(LoraModel):
         names = copied_parameters(owner, config.tune)
         if not names:
             return
-        if TunedParameters.MODULE_NAME not in owner._modules:
-            owner.add_module(TunedParameters.MODULE_NAME, TunedParameters(self.active_adapters))
-        tuned = owner._modules[TunedParameters.MODULE_NAME]
+        tuned = TunedParameters.insert(owner, self.active_adapters)
         tuned.update_layer(adapter_name, owner, names, config.inference_mode)
 
     # Switching
@@ -274,9 +285,9 @@ class SatModel(LoraModel):
             self.set_adapter(others[0])
         super().delete_adapter(adapter_name)
         for module in list(self.model.blocks.modules()):
-            tuned = module._modules.get(TunedParameters.MODULE_NAME)
-            if tuned is not None and not tuned.sat_full:
-                del module._modules[TunedParameters.MODULE_NAME]
+            for name, child in list(module._modules.items()):
+                if isinstance(child, InsertedLayer) and not getattr(child, child.adapter_layer_names[0]):
+                    del module._modules[name]
         self._synchronize()
 
     # Frozen blocks
@@ -341,7 +352,9 @@ class SatModel(LoraModel):
             hook.remove()
         del self._hooks
         for module in list(vit.blocks.modules()):
-            module._modules.pop(TunedParameters.MODULE_NAME, None)
+            for name, child in list(module._modules.items()):
+                if isinstance(child, InsertedLayer):
+                    del module._modules[name]
             if type(module) in ORIGINAL_CLASSES:
                 module.__class__ = ORIGINAL_CLASSES[type(module)]
                 for attribute in STATE:

@@ -9,6 +9,7 @@ import pytest
 
 from sat_peft import __version__
 from sat_peft.commands.console import COMMANDS, main
+from sat_peft.commands.recipe import RECIPES
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,6 +61,8 @@ def test_mistake_in_a_command_is_a_line_and_status_2(tmp_path, capsys):
     [
         ("sat_peft", ["--help"], 0),
         *(("sat_peft", [name, "--help"], 0) for name in COMMANDS),
+        *(("sat_peft", ["train", name, "--help"], 0) for name in RECIPES),
+        ("sat_peft", ["train", "few_shot", "--shot", "x"], 2),
         ("sat_peft", ["evaluate", "--protocol", "x"], 2),
         ("sat_peft.report", ["--help"], 0),
     ],

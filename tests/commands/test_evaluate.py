@@ -215,6 +215,37 @@ def test_no_other_threshold_depends_on_the_test_set(run, tmp_path, source):
         assert changed[name]["summary"]["mean_iou"] != method["summary"]["mean_iou"]
 
 
+def test_classes_may_be_called_like_their_folders_or_by_their_names(run, tmp_path):
+    """The run's classes have names, the copy of its data has none; and the other way round."""
+    options = {"baselines": (), "bootstrap": 0}
+    plain = evaluate(tmp_path / "plain", run=run, **options)["protocols"]["original"]["methods"]
+    data = shutil.copytree(run.parent / "data", tmp_path / "data")
+    folders = [folder.name for folder in sorted((data / "train").iterdir())]
+    shown = {folder: f"class {number}" for number, folder in enumerate(folders)}
+    (data / "classes.json").write_text(json.dumps(shown))
+    named = evaluate(tmp_path / "named", run=run, data=str(data), **options)
+    assert named["protocols"]["original"]["methods"]["sat"]["summary"] == plain["sat"]["summary"]
+    records = (tmp_path / "named" / "records_original.jsonl").read_text().splitlines()
+    assert {json.loads(record)["label"] for record in records} == set(shown.values())
+
+    trained = Path(shutil.copytree(run, tmp_path / "run"))
+    config = json.loads((trained / "adapter" / "adapter_config.json").read_text())
+    (trained / "adapter" / "adapter_config.json").write_text(json.dumps(config | {"class_names": [*shown.values()]}))
+    with pytest.raises(UsageError, match="only in the model: class 0"):
+        evaluate(tmp_path / "unknown", run=trained, **options)
+    (trained / "classes.json").write_text(json.dumps(shown))
+    again = evaluate(tmp_path / "again", run=trained, **options)
+    assert again["protocols"]["original"]["methods"]["sat"]["summary"] == plain["sat"]["summary"]
+
+
+def test_results_tell_no_absolute_path(run, evaluated):
+    output, results = evaluated
+    assert (results["data"], results["run"], results["adapter"]) == ("data", "run", "adapter")
+    assert str(run.parent) not in (output / "results.json").read_text() + (output / "table.md").read_text()
+    assert str(run.parent) not in (run / "config.json").read_text() + (run / "report.html").read_text()
+    assert str(run.parent) in (run / "paths.json").read_text()
+
+
 def test_unsupervised_threshold_without_a_validation_split_reads_the_training_images(run, tmp_path):
     data = shutil.copytree(run.parent / "data", tmp_path / "data")
     shutil.rmtree(data / "validation")

@@ -16,6 +16,7 @@ from PIL import Image
 from tiny_run import CLASSES, THRESHOLD, write_run
 
 from sat_peft.commands import predict
+from sat_peft.commands.console import main as console
 from sat_peft.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +71,7 @@ def test_launched_recipe_writes_into_the_run_and_says_what_it_did(run, photos):
     output = run / "predictions"
     assert [row["image_id"] for row in rows(output)] == ["ant/1.jpg", "bee & wasp/1.jpg"]
     assert {row["threshold"] for row in rows(output)} == {THRESHOLD}
-    assert (output / "overlays" / "ant" / "1.jpg.jpg").is_file()
+    assert (output / "overlays" / "ant" / "1.jpg").is_file()
     assert len((output / "yolo" / "labels" / "ant" / "1.txt").read_text().split()) == 5
     for words in (
         f"threshold {THRESHOLD} (validation: best)",
@@ -136,6 +137,30 @@ def test_labels_from_folders_and_a_given_threshold(run, photos, tmp_path, capsys
     assert "2 images were done before" in capsys.readouterr().out
 
 
+def test_folders_that_the_run_knows_by_other_names(run, photos, tmp_path):
+    """Its classes.json tells; the given class is also told where the class is predicted."""
+    trained = Path(shutil.copytree(run, tmp_path / "run"))
+    (trained / "classes.json").write_text(json.dumps({"n01": CLASSES[0], "n02": CLASSES[1]}))
+    (photos / "ant").rename(photos / "n01")
+    shutil.copytree(photos / "n01", photos / "others")
+    for label_from in ("folder", "model"):
+        options = {"run": trained, "output": tmp_path / label_from, "label_from": label_from, "num_workers": 0}
+        named = [photos / name for name in ("n01", CLASSES[1], *(["others"] if label_from == "model" else []))]
+        predict.main(predict.Config(tuple(map(str, named)), **options))
+    found = {row["image_id"]: row for row in rows(tmp_path / "folder")}
+    assert [found[name]["label"] for name in ("n01/1.jpg", f"{CLASSES[1]}/1.jpg")] == CLASSES[:2]
+    given = {row["image_id"]: row["given_label"] for row in rows(tmp_path / "model")}
+    assert given == {"n01/1.jpg": CLASSES[0], f"{CLASSES[1]}/1.jpg": CLASSES[1], "others/1.jpg": None}
+
+
+@pytest.mark.parametrize(("arguments", "file"), [([], "2.xml"), (["--no-flat"], "ant/2.xml"), (["--flat"], "2.xml")])
+def test_flat_or_not(run, photos, tmp_path, arguments, file):
+    (photos / "ant" / "1.jpg").rename(photos / "ant" / "2.jpg")
+    given = ["predict", str(photos), "--run", str(run), "--output", str(tmp_path / "out"), "--formats", "voc"]
+    assert console([*given, "--num-workers", "0", *arguments]) is None
+    assert (tmp_path / "out" / "voc" / file).is_file()
+
+
 def test_a_data_set_with_its_own_classes(run, tmp_path, capsys):
     for name in ("bee & wasp/2.png", "ant/1.png"):
         file = tmp_path / "data" / "test" / name
@@ -148,7 +173,7 @@ def test_a_data_set_with_its_own_classes(run, tmp_path, capsys):
         ("test/ant/1.png", "ant"),
         ("test/bee & wasp/2.png", "bee & wasp"),
     ]
-    assert (tmp_path / "out" / "maps" / "test" / "ant" / "1.png.png").is_file()
+    assert (tmp_path / "out" / "maps" / "test" / "ant" / "1.png").is_file()
     assert f"2 images of test of {tmp_path / 'data'}" in capsys.readouterr().out
     with pytest.raises(UsageError, match=r"other settings .*root 'test of .*' there, 'train of .*labels 'given' there"):
         predict.main(predict.Config(split="train", **options))
@@ -168,6 +193,7 @@ def test_a_data_set_with_its_own_classes(run, tmp_path, capsys):
         ({"run": None, "adapter": Path("x"), "output": None}, "name a folder with --output"),
         ({"images": ("gone",)}, "'gone' does not exist"),
         ({"threshold": 3.0}, "between 0 and 1"),
+        ({"flat": True, "no_flat": True}, "--flat and --no-flat exclude each other"),
         ({"label_from": "folder"}, r"images lie in no folder .* first 'c/1\.jpg'"),
     ],
 )

@@ -51,7 +51,7 @@ def create_source(dataset, model, *, views=3, augmentation="shift", dtype="float
     resize, augment = training_steps(CONFIG, augmentation)
     arguments = {
         "views": views,
-        "compute": model.base_model.frozen_tokens,
+        "compute": lambda images: model.base_model.frozen_tokens(images).tokens,
         "identity": {"backbone": model.base_model.frozen_fingerprint()},
         "image_shape": (3, 32, 32),
         "dtype": dtype,
@@ -68,4 +68,4 @@ class Counting:
 
     def __call__(self, images):
         self.images += len(images)
-        return self.model.base_model.frozen_tokens(images)
+        return self.model.base_model.frozen_tokens(images).tokens

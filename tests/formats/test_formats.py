@@ -1,7 +1,9 @@
 """Every format is read back: by the reader that others use where there is one, and against boxes known by eye."""
 
+import errno
 import json
 import resource
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,6 +16,7 @@ from sat_peft.data.box_formats import to_xyxy
 from sat_peft.data.sources import load_source
 from sat_peft.errors import UsageError
 from sat_peft.formats import FORMATS, Prediction, PredictionSet, check_format, check_names, write_format
+from sat_peft.formats.names import picture_paths
 
 CLASSES = ["ant", "<script>alert('1 & 2')</script>", "größe: #1", 'a "b", c']
 # A 20 x 10 image whose left half is the object; one with two objects, one a single pixel in the last corner.
@@ -43,6 +46,8 @@ def test_json_lines_say_everything(tmp_path):
         "score": 0.75,
         "box": [0, 0, 10, 10],
         "boxes": [[0, 0, 10, 10]],
+        "given_label": None,
+        "predicted_label": "ant",
         "protocol": "original",
         "threshold": 0.25,
     }
@@ -64,6 +69,8 @@ def test_coco(tmp_path):
     assert [a["area"] for a in coco["annotations"]] == [100, 12, 1, 8]
     assert [a["score"] for a in coco["annotations"]] == [0.75, 0.5, 0.5, 1.0]
     assert {a["iscrowd"] for a in coco["annotations"]} == {0}
+    # The outline of the box: readers of masks refuse an empty list.
+    assert coco["annotations"][1]["segmentation"] == [[2, 3, 5, 3, 5, 7, 2, 7]]
 
 
 def test_coco_of_no_images_is_valid(tmp_path):
@@ -106,15 +113,62 @@ def test_yolo_is_relative_to_the_image(tmp_path):
     assert data["names"] == dict(enumerate(CLASSES))
 
 
+def test_voc_tells_its_classes_where_the_file_can(tmp_path):
+    folder = write_format("voc", tmp_path, replace(prediction_set(), class_names=["ant", "größe 2"]))
+    lines = (folder / "labelmap.txt").read_text(encoding="utf-8").splitlines()
+    assert [line.split(":") for line in lines[1:]] == [["ant", "", "", ""], ["größe 2", "", "", ""]]
+    folder = write_format("voc", tmp_path, replace(prediction_set(), class_names=["ant", "size: 2"]))
+    assert not (folder / "labelmap.txt").exists()
+
+
+def test_label_studio_gets_predictions(tmp_path):
+    predictions = replace(prediction_set(), image_root_url="http://host/photos", model_version="mine 1")
+    folder = write_format("label_studio", tmp_path, predictions)
+    tasks = json.loads((folder / "tasks.json").read_text(encoding="utf-8"))
+    assert [task["data"]["image"] for task in tasks] == [
+        "http://host/photos/ant/1.jpg",
+        "http://host/photos/b%20%26%20%3Cc%3E/1.jpg",
+        "http://host/photos/%22d%22.%C3%A9.png",
+    ]
+    assert not any("annotations" in task for task in tasks)
+    [prediction] = tasks[1]["predictions"]
+    assert (prediction["model_version"], prediction["score"]) == ("mine 1", 0.5)
+    first, second = prediction["result"]
+    assert first["id"] != second["id"]
+    assert (first["type"], first["original_width"], first["original_height"]) == ("rectanglelabels", 9, 7)
+    assert first["value"].pop("rectanglelabels") == [CLASSES[1]]
+    shares = {"x": 200 / 9, "y": 300 / 7, "width": 300 / 9, "height": 400 / 7, "rotation": 0}
+    assert first["value"] == pytest.approx(shares)
+    view = ElementTree.parse(folder / "labels.xml").getroot()
+    assert view.find("Image").get("name") == view.find("RectangleLabels").get("toName") == first["to_name"]
+    assert view.find("RectangleLabels").get("name") == first["from_name"]
+    assert [label.get("value") for label in view.iter("Label")] == CLASSES
+    local = write_format("label_studio", tmp_path, prediction_set())
+    [first, *_] = json.loads((local / "tasks.json").read_text(encoding="utf-8"))
+    assert first["data"]["image"] == "/data/local-files/?d=ant/1.jpg"
+
+
+def test_without_links_there_are_no_images(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refused)
+    folder = write_format("yolo", tmp_path, replace(prediction_set(), image_root=tmp_path))
+    assert {path.name for path in folder.iterdir()} == {"labels", "classes.txt", "data.yaml"}
+
+
 def test_imagefolder_is_read_by_datasets(tmp_path):
     root = tmp_path / "photos"
     for prediction in (LEFT_HALF, QUOTED):
         path = root / prediction.image_id
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", prediction.image_size).save(path)
-    write("imagefolder", root, [LEFT_HALF, QUOTED])
+    predictions = replace(prediction_set([LEFT_HALF, QUOTED]), given_labels={"ant/1.jpg": "bee", QUOTED.image_id: "x"})
+    write_format("imagefolder", root, predictions)
     rows = load_dataset("imagefolder", data_dir=str(root), split="train", cache_dir=str(tmp_path / "cache"))
-    found = {row["label"]: row for row in rows}
+    found = {row["predicted_label"]: row for row in rows}
+    assert rows.class_encode_column("label").features["label"].names == ["bee", "x"]
+    assert found["ant"]["label"] == "bee"
     assert set(found) == {"ant", CLASSES[3]}
     assert found["ant"]["image"].size == (20, 10)
     assert found["ant"]["objects"] == {"bbox": [[0, 0, 10, 10]], "categories": ["ant"]}
@@ -173,6 +227,16 @@ def test_images_that_would_share_a_file_are_refused(name):
         check_format(name, ["a/1.jpg", "b/1.jpg", "a/1.png"])
     check_format(name, ["a/1.jpg", "b/1.jpg", "a/1.2.jpg"])
     check_format("coco", ["a/1.jpg", "a/1.png"])
+
+
+def test_pictures_have_a_name_of_their_own_each():
+    named = picture_paths(["a/1.jpg", "b/1.png", "c/1.png", "c/1.jpg", "d.png", "d.png.jpg", "E.jpg", "e.png"])
+    assert [str(named(name, ".jpg")) for name in ("a/1.jpg", "b/1.png", "c/1.png", "c/1.jpg")] == [
+        *("a/1.jpg", "b/1.jpg", "c/1.png.jpg", "c/1.jpg.jpg")
+    ]
+    assert [str(named(name, ".jpg")) for name in ("d.png", "d.png.jpg", "E.jpg", "e.png")] == [
+        *("d.jpg", "d.png.jpg.jpg", "E.jpg.jpg", "e.png.jpg")
+    ]
 
 
 def test_unknown_format_is_named():

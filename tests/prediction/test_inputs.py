@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from sat_peft.data.features import localization_features
 from sat_peft.errors import UsageError
-from sat_peft.prediction import data_set_images, data_set_labels, find_images, folder_labels
+from sat_peft.prediction import data_set_images, data_set_labels, find_images, folder_labels, known_folder_labels
 
 
 @pytest.fixture
@@ -109,6 +109,20 @@ def test_image_in_no_class_folder_is_named(photos):
         folder_labels(find_images([photos]), ["dog", "cat"])
 
 
+def test_labels_are_found_by_the_names_that_folders_are_shown_under(photos):
+    images = find_images([photos / "cat", photos / "dog"])
+    assert folder_labels(images, ["Hund", "Katze"], {"dog": "Hund", "cat": "Katze"}) == [1, 1, 0]
+    assert known_folder_labels(images, ["Hund", "x"], {"dog": "Hund"}) == [None, None, 0]
+    with pytest.raises(UsageError, match="3 of 3 images lie in no folder"):
+        folder_labels(images, ["Hund", "Katze"])
+    # As in the root of a data set, one or two folders above a split or a class.
+    (photos / "classes.json").write_text('{"dog": "Hund", "cat": "Katze"}')
+    assert folder_labels(images, ["Hund", "Katze"]) == [1, 1, 0]
+    assert folder_labels(find_images([photos / "cat"]), ["Hund", "Katze"]) == [1, 1]
+    # The model may have been trained before its folders had names.
+    assert folder_labels(images, ["dog", "cat"]) == [1, 1, 0]
+
+
 def rows(*image_ids: str) -> Dataset:
     empty = {"bytes": b"", "path": None}
     columns = {"image_id": image_ids, "image": [empty] * len(image_ids), "boxes": [[]] * len(image_ids)}
@@ -122,6 +136,7 @@ def test_data_set_keeps_its_order_and_finds_its_classes_by_name():
     with pytest.raises(UsageError, match=r"'a/1\.jpg' cannot be read"):
         found.decode(1)
     assert data_set_labels(rows("1", "2", "3"), ["bee", "cow", "ant"]) == [2, 0, 2]
+    assert data_set_labels(rows("1", "2"), ["Biene", "ant"], {"bee": "Biene"}) == [1, 0]
     assert data_set_labels(rows("1"), ["ant"]) == [0]  # no image of the class that the model lacks
     with pytest.raises(UsageError, match="1 classes that the model lacks, first 'bee'"):
         data_set_labels(rows("1", "2"), ["ant"])

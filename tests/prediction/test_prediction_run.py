@@ -13,6 +13,7 @@ from tiny_run import CLASSES, write_run
 
 from sat_peft import Localizer
 from sat_peft.errors import UsageError
+from sat_peft.formats import FORMATS
 from sat_peft.prediction import find_images, folder_labels, pictures, predict
 from sat_peft.prediction.predict import _read_sample
 
@@ -66,6 +67,17 @@ def test_every_image_is_predicted_as_by_the_localizer(localizer, photos, tmp_pat
     assert (summary.images, summary.done_before, list(summary.failures)) == (6, 0, ["ant/11.jpg"])
 
 
+def test_boxes_that_are_the_whole_image_are_counted(photos, tmp_path):
+    (tmp_path / "model").mkdir()
+    everywhere = Localizer.from_pretrained(write_run(tmp_path / "model"), device="cpu", threshold=0.0)
+    first = run(everywhere, photos, tmp_path / "out")
+    found = [(row["box"], row["width"] * row["height"]) for row in rows(tmp_path / "out")]
+    whole = sum((x1 - x0) * (y1 - y0) >= 0.98 * area for (x0, y0, x1, y1), area in found)
+    assert first.whole_image_boxes == whole > 0
+    # Those that were done before count too.
+    assert run(everywhere, photos, tmp_path / "out").whole_image_boxes == whole
+
+
 def test_unreadable_image_is_listed_and_tried_again(localizer, photos, tmp_path):
     output = tmp_path / "out"
     summary = run(localizer, photos, output)
@@ -107,7 +119,7 @@ class Killed(BaseException):
 def test_killed_run_goes_on_to_the_same_files_without_doing_anything_twice(
     localizer, photos, tmp_path, monkeypatch, batches
 ):
-    options = {"maps": True, "overlays": True, "formats": ("jsonl", "coco", "voc", "imagefolder", "yolo")}
+    options = {"maps": True, "overlays": True, "formats": tuple(FORMATS)}
     (photos / "ant" / "1.png").rename(photos / "ant" / "0.png")
     run(localizer, photos, tmp_path / "whole", **options)
     localize, calls = localizer.localize_inputs, []
@@ -125,7 +137,7 @@ def test_killed_run_goes_on_to_the_same_files_without_doing_anything_twice(
     journal = tmp_path / "out" / "journal-0.jsonl"
     with journal.open("ab") as file:  # the line that the process was writing
         file.write(b'{"image_id": "bee')
-    (tmp_path / "out" / "maps" / ".3.jpg.png.77.tmp").write_bytes(b"half a map")
+    (tmp_path / "out" / "maps" / ".3.png.77.tmp").write_bytes(b"half a map")
     done = sum(calls)
     calls.clear()
     batches = 99
@@ -214,14 +226,89 @@ def test_labels_from_folders(localizer, photos, tmp_path):
 def test_maps_and_overlays(localizer, photos, tmp_path):
     Image.new("RGB", (3000, 2)).save(photos / "ant" / "wide.png")
     run(localizer, photos, tmp_path / "out", maps=True, overlays=True)
-    with Image.open(tmp_path / "out/maps/ant/2.png.png") as grey:
+    with Image.open(tmp_path / "out/maps/ant/2.png") as grey:
         assert (grey.mode, grey.size, grey.getextrema()) == ("L", (41, 30), (0, 255))
         [found] = localizer(photos / "ant/2.png")
         np.testing.assert_allclose(np.asarray(grey) / 255, found.score_map(), atol=0.5 / 255 + 1e-3)
-    with Image.open(tmp_path / "out/overlays/bee & wasp/3.jpg.jpg") as picture:
+    with Image.open(tmp_path / "out/overlays/bee & wasp/3.jpg") as picture:
         assert (picture.mode, picture.size) == ("RGB", (44, 30))
-    with Image.open(tmp_path / "out/overlays/ant/wide.png.jpg") as picture:
+    with Image.open(tmp_path / "out/overlays/ant/wide.jpg") as picture:
         assert picture.size == (1024, 1)
+
+
+def test_pictures_of_images_that_share_a_stem_stay_apart(localizer, photos, tmp_path):
+    output = tmp_path / "out"
+    run(localizer, photos, output, overlays=True)
+    assert sorted(path.name for path in (output / "overlays" / "bee & wasp").iterdir()) == ["1.jpg", "2.jpg", "3.jpg"]
+    before = (output / "overlays" / "bee & wasp" / "2.jpg").read_bytes()
+    Image.new("RGB", (9, 7)).save(photos / "bee & wasp" / "2.png")
+    assert run(localizer, photos, output, overlays=True).done_before == 5
+    assert (output / "overlays" / "bee & wasp" / "2.jpg").read_bytes() == before
+    with Image.open(output / "overlays" / "bee & wasp" / "2.png.jpg") as picture:
+        assert picture.size == (9, 7)
+
+
+def test_longest_file_names_are_taken(localizer, tmp_path):
+    """255 bytes, the most that a file system takes: in ASCII, in three bytes a letter, and without a suffix."""
+    names = ["a" * 251 + ".png", "b" * 251 + ".gif", "é日" * 50 + "c.png", "c" * 255]
+    (tmp_path / "photos").mkdir()
+    for name in names:
+        Image.effect_noise((9, 7), 90).save(tmp_path / "photos" / name, format="PNG")
+    images = find_images([tmp_path / "photos" / name for name in names])
+    options = {"formats": tuple(FORMATS), "maps": True, "overlays": True}
+    for done_before in (0, 4):
+        summary = predict(localizer, images, tmp_path / "out", Accelerator(cpu=True), **options)
+        assert (summary.done_before, summary.failures) == (done_before, {})
+    for folder in ("maps", "overlays", "yolo/labels"):
+        assert len(list((tmp_path / "out" / folder).iterdir())) == 4
+
+
+def test_journal_of_an_earlier_version_goes_on(localizer, photos, tmp_path):
+    output = tmp_path / "out"
+    run(localizer, photos, output)
+    journal = output / "journal-0.jsonl"
+    lines = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        line.pop("predicted_label", None)
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run(localizer, photos, output).done_before == 5
+    assert all(row["predicted_label"] == row["label"] for row in rows(output))
+
+
+@pytest.mark.parametrize(("change", "flat"), [({}, False), ({"rename": True}, True), ({"flat": False}, False)])
+def test_voc_and_yolo_are_flat_where_names_are_unique(localizer, photos, tmp_path, change, flat):
+    options = dict(change)
+    if options.pop("rename", False) or "flat" in options:
+        (photos / "ant" / "1.png").rename(photos / "ant" / "10.png")
+        (photos / "ant" / "2.png").rename(photos / "ant" / "20.png")
+    run(localizer, photos, tmp_path / "out", formats=("voc", "yolo"), **options)
+    for folder, suffix in (("voc", "xml"), ("yolo/labels", "txt"), ("voc/images", "*"), ("yolo/images", "*")):
+        found = list((tmp_path / "out" / folder).glob(f"3.{suffix}" if flat else f"bee & wasp/3.{suffix}"))
+        assert len(found) == 1
+    # A link leads to the image, so that the two folders are a data set as they stand.
+    assert found[0].read_bytes() == (photos / "bee & wasp" / "3.jpg").read_bytes()
+
+
+def test_flat_files_that_would_be_shared_are_refused(localizer, photos, tmp_path):
+    with pytest.raises(UsageError, match=r"'ant/1\.png' and 'bee & wasp/1\.png' would share .* take --no-flat"):
+        run(localizer, photos, tmp_path / "out", formats=("yolo",), flat=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_given_class_stands_beside_the_predicted_one(localizer, photos, tmp_path):
+    images = find_images([photos])
+    labels = folder_labels(images, CLASSES)
+    predicted = {}
+    run(localizer, photos, tmp_path / "free")
+    for row in rows(tmp_path / "free"):
+        assert (row["given_label"], row["predicted_label"]) == (None, row["label"])
+        predicted[row["image_id"]] = row["label"]
+    run(localizer, photos, tmp_path / "given", labels=labels, formats=("jsonl", "imagefolder"))
+    assert [row["predicted_label"] for row in rows(tmp_path / "given")] == [predicted[name] for name in READABLE]
+    lines = (tmp_path / "given" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    for row in map(json.loads, lines):
+        assert row["label"] == row["file_name"].split("/")[0] == row["objects"]["categories"][0]
+        assert row["predicted_label"] == predicted[row["file_name"]]
 
 
 def test_overlay_frames_the_box(localizer):
@@ -253,7 +340,7 @@ def test_full_disk_is_said_and_nothing_is_half_written(localizer, photos, tmp_pa
     monkeypatch.setattr(Image.Image, "save", save_until_full)
     with pytest.raises(UsageError, match=r"no space is left .* give the same command again"):
         run(localizer, photos, output, maps=True)
-    assert [path.name for path in (output / "maps").rglob("*.*")] == ["1.png.png"]
+    assert [path.name for path in (output / "maps").rglob("*.*")] == ["1.png"]
     monkeypatch.undo()
 
     synchronise = os.fsync

@@ -83,14 +83,15 @@ def test_launched_run_leaves_a_complete_run_folder(launched, options):
     folder, _ = launched
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        *("config.json", "versions.json", "status.json", "image_ids.json", "metrics.jsonl", "adapter"),
+        *("config.json", "paths.json", "versions.json", "status.json", "image_ids.json", "metrics.jsonl", "adapter"),
         *("results.json", "examples.png", "baselines"),
         *("report.html", "gallery", "measurement.json", "parameters.json"),
     }
     assert read(folder, "status.json") == {"status": "finished"}
     config = read(folder, "config.json")
     assert config["shots"] == [2]
-    assert config["weights"] == str(options["weights"])
+    assert config["weights"] == options["weights"].name
+    assert read(folder, "paths.json")["weights"] == str(options["weights"])
     assert config["learning_rate"] == 5e-4  # defaults are recorded too
     image_ids = read(folder, "image_ids.json")
     assert len(image_ids) == len(set(image_ids)) == 6
@@ -244,7 +245,7 @@ def test_interrupted_run_says_so_and_its_files_are_readable(options, tmp_path):
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
     # A fast machine has taken enough steps for a checkpoint.
     assert {path.name for path in folder.iterdir()} - {"checkpoint"} == {
-        *("config.json", "versions.json", "status.json", "image_ids.json", "metrics.jsonl")
+        *("config.json", "paths.json", "versions.json", "status.json", "image_ids.json", "metrics.jsonl")
     }
     for name in ("config.json", "versions.json", "image_ids.json"):
         assert read(folder, name)

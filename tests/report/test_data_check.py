@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 from PIL import Image
 
 from sat_peft.data.check import check_data
@@ -63,6 +63,15 @@ def test_examples_of_a_finding_are_bounded_in_the_text():
     assert "30 images with boxes that are empty or leave the image" in text
     assert text.count("the box [") == 5
     assert "and 25 more" in text
+
+
+def test_long_class_names_keep_their_beginning():
+    names = ["001.Black_footed_Albatross", "a short one", "x" * 25]
+    made = rows([[], [], []], 0).cast_column("label", ClassLabel(names=names))
+    lines = data_check_text(check(train=made)).splitlines()
+    assert any(line.startswith("  001.Black_footed_Albatro… ") for line in lines)
+    assert any(line.startswith("  a short one ") for line in lines)
+    assert any(line.startswith(f"  {'x' * 25} ") for line in lines)
 
 
 def test_sheet_draws_boxes_where_they_are(tmp_path):

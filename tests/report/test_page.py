@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from run_folders import CLASSES, HOSTILE, evaluated, loader, write_large_gallery, write_run
@@ -159,7 +160,7 @@ def test_without_boxes_maps_are_shown_and_no_accuracy(tmp_path):
 )
 def test_run_that_broke_off_is_drawn_from_what_it_left(tmp_path, error, words):
     def breaks_off():
-        with RunFolder(tmp_path / "run", {"backbone": "vit"}) as run:
+        with RunFolder(tmp_path / "run", {"backbone": "vit", "data": tmp_path / "photos"}) as run:
             run.log(method="SAT", step=1, total=3.0)
             raise error
 
@@ -169,6 +170,8 @@ def test_run_that_broke_off_is_drawn_from_what_it_left(tmp_path, error, words):
         file.write('{"method": "SAT", "st')  # killed while writing
     page = draw(tmp_path / "run")
     assert words in page.text
+    assert str(tmp_path) not in page.text
+    assert str(Path(__file__).parent) not in page.text  # of the traceback
     assert "No results yet" in page.text
     assert sum(tag == "svg" for tag, _ in page.tags) == 1
     assert len(page.scripts) == 1

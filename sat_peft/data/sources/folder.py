@@ -7,6 +7,7 @@ Boxes, where they are known, are in `metadata.jsonl`, `metadata.csv` or `metadat
 `datasets`' imagefolder, in ROOT or anywhere below it. Their rows give `file_name` (relative to the metadata file) and
 `objects: {"bbox": [[x, y, width, height], …]}` (or `bbox` alone) in absolute pixels, 0-based, as in COCO. They are read
 here and not by `load_dataset("imagefolder")` because that drops the folder labels as soon as a metadata file exists.
+ROOT may hold classes.txt or classes.json with names for the classes; see `display_names.py`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from sat_peft.data.sources.display_names import display_names
 from sat_peft.data.sources.files import (
     IMAGE_SUFFIXES,
     class_folders,
@@ -75,7 +77,7 @@ def _read(root: Path, split: str, problems: Problems) -> SourceSplit | None:
         if split != "train":
             return None
         classes = folders_by_class(root)
-        return SourceSplit(list(classes), _records(root, root, split, classes, problems))
+        return SourceSplit(display_names(root, list(classes)), _records(root, root, split, classes, problems))
     if not is_folder(root / split):
         return None
     trained = folders_by_class(root / "train")
@@ -87,7 +89,7 @@ def _read(root: Path, split: str, problems: Problems) -> SourceSplit | None:
             "Add them to train or remove them."
         )
     classes = {name: found.get(name, []) for name in trained}
-    return SourceSplit(list(classes), _records(root, root / split, split, classes, problems))
+    return SourceSplit(display_names(root, list(classes)), _records(root, root / split, split, classes, problems))
 
 
 def _detect(root: Path) -> bool:
