@@ -292,7 +292,7 @@ PROGRAM = """
         batches += 1
         print("batch", flush=True)
         time.sleep({seconds})
-        return model.base_model.frozen_tokens(images)
+        return model.base_model.frozen_tokens(images).tokens
 
     source = create_source(write_images(Path({images!r})), model, compute=slow)
     rows = open_feature_cache(Path({folder!r}), source, say=lambda text: print(text, flush=True))

@@ -124,7 +124,7 @@ def test_malformed_metadata_is_named_by_file_and_line(root, rows, words):
 def test_two_metadata_files_about_one_image_are_refused(root):
     write_metadata(root / "test", boxed("cat/1.jpg", [1, 2, 3, 4]))
     write_metadata(root / "test/cat", boxed("1.jpg", [5, 5, 5, 5]))
-    with pytest.raises(UsageError, match=r"metadata\.jsonl, line 1: the image 'cat/1\.jpg' has a row already"):
+    with pytest.raises(UsageError, match=r"cat/metadata\.jsonl, line 1: the image '1\.jpg' has a row already"):
         load_image_folder(root)
 
 
