@@ -87,5 +87,5 @@ def test_configuration_that_was_changed_by_hand_counts(run, tmp_path):
 @pytest.mark.parametrize("content", ["{", '["data"]', "3"])
 def test_damaged_paths_are_named(run, content):
     (run / "paths.json").write_text(content)
-    with pytest.raises(UsageError, match=r"paths\.json is damaged .* Remove it"):
+    with pytest.raises(UsageError, match=r"paths\.json: it is no.* Repair or replace the file"):
         read_config(run, Config)

@@ -45,7 +45,8 @@ class Config(DataOptions):
     threshold_source: Literal["fixed", "validation", "unsupervised", "oracle"] | None = None
     """`fixed` (--threshold, or the protocol's own), `validation` (the best there), `unsupervised` (from the maps of
     the validation or, without one, the training images; no boxes) or `oracle` (the best on the evaluated images). By
-    default `fixed` with --threshold, else `validation` where that split has boxes, else `unsupervised`."""
+    default `fixed` with --threshold, else `validation` where that split has boxes, else `unsupervised` for a run and
+    `fixed` for an adapter."""
     threshold: float | None = None
     """Threshold of the maps of every method."""
 
@@ -153,7 +154,9 @@ def main(config: Config) -> None:
         raise UsageError(f"the {config.split} split of {data} has no boxes, so localisation cannot be measured.")
     held_out = splits.get("validation") if config.split != "validation" else None
     chooses = held_out is not None and len(rows_with_boxes(held_out)) > 0
-    source = config.threshold_source or ("fixed" if given else "validation" if chooses else "unsupervised")
+    # A run without validation boxes took its threshold from its maps too; an adapter alone gets the protocol's.
+    without_boxes = "unsupervised" if config.run else "fixed"
+    source = config.threshold_source or ("fixed" if given else "validation" if chooses else without_boxes)
     if source == "validation" and not chooses:
         raise UsageError(
             "--threshold-source validation needs a validation split with boxes that is not the evaluated split. "

@@ -161,7 +161,8 @@ def test_without_boxes_localisation_is_not_measured_but_classification_is(option
     for figures in results["methods"].values():
         assert figures["gt_known"] is figures["top1_loc"] is figures["top5_loc"] is None
         assert 0 <= figures["top1_cls"] <= 100
-    assert results["threshold_source"] == "fixed: default of protocol original"
+    assert results["threshold_source"] == "unsupervised: Otsu's threshold of the maps, no boxes used"
+    assert set(results["health"]["figures"]) >= {"mean_area", "whole_image_boxes"}
     output = capsys.readouterr().out
     assert "not measured (the test split has no boxes)" in output
     assert "–" in output
