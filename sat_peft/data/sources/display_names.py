@@ -12,8 +12,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sat_peft.files import read_lines
 from sat_peft.errors import UsageError
+from sat_peft.files import read_lines
 
 _TEXT, _JSON = "classes.txt", "classes.json"
 
