@@ -56,7 +56,7 @@ def _row(line: bytes, path: Path, number: int | None = None) -> dict:
         hints = _FAILURE if isinstance(row, dict) and "error" in row else typing.get_type_hints(Prediction)
         found = {name: row.get(name) if isinstance(row, dict) else None for name in hints}
         check_values(where, found, hints)
-        if hints is not _FAILURE and (len(row) > len(hints) or len(row["image_size"]) != 2 or not _are_boxes(row)):
+        if hints is not _FAILURE and (row.keys() - hints or len(row["image_size"]) != 2 or not _are_boxes(row)):
             raise FileProblem(where, f"it is no prediction, but {shown(row)}.")
     except FileProblem as error:
         raise FileProblem(
