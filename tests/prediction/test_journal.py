@@ -1,5 +1,6 @@
 """The journal holds what is done, whatever happened to the process that wrote it."""
 
+import json
 import resource
 
 import pytest
@@ -83,4 +84,15 @@ def test_damaged_line_is_named(tmp_path, line):
     with (tmp_path / "journal-0.jsonl").open("ab") as file:
         file.write(line)
     with pytest.raises(UsageError, match=r"journal-0\.jsonl, line 2: the line is damaged .*Remove it"):
+        Journal(tmp_path)
+
+
+def test_line_with_a_field_of_another_name_is_damaged(tmp_path):
+    """Even where the field that it lacks need not be there."""
+    append(tmp_path, [prediction("a")])
+    file = tmp_path / "journal-0.jsonl"
+    row = json.loads(file.read_text())
+    row["colour"] = row.pop("predicted_label")
+    file.write_text(json.dumps(row) + "\n")
+    with pytest.raises(UsageError, match=r"journal-0\.jsonl, line 1: the line is damaged"):
         Journal(tmp_path)
