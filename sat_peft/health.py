@@ -12,6 +12,8 @@ from sat_peft.localization import covers_image
 
 # Mean area of the maps beside the target, as a difference; the published targets are 0.25 and 0.35.
 AREA_TOLERANCE = 0.2
+# Objects leave some ground; maps that cover more tell nothing from it, whatever the target.
+MOST_AREA = 0.75
 # Deviation of a map within an image. A map of an object that is a third of the image has up to 0.47.
 LEAST_DEVIATION = 0.03
 # Share of images whose box is the whole image.
@@ -67,6 +69,11 @@ def examine(
             + (f", the area target is {100 * area_target:.0f} %" if area_target is not None else "")
             + ". Raise --area-weight, lower --normalization-weight or --learning-rate, or set --area-target to the "
             "share that your objects cover."
+        )
+    elif area > MOST_AREA:
+        findings.append(
+            f"The maps cover {100 * area:.0f} % of the images on average, which leaves hardly any ground. Lower "
+            "--area-target to the share that your objects cover."
         )
     if deviation < LEAST_DEVIATION:
         findings.append(

@@ -54,6 +54,7 @@ def test_a_sound_run_has_no_findings():
     ("maps", "options", "words"),
     [
         (middle(low=0.97, high=0.999), {}, ["98 %", "target is 35 %", "--area-weight"]),
+        (middle(low=0.85), {"area_target": 0.9}, ["hardly any ground", "--area-target"]),
         (middle(low=0.345, high=0.355), {}, ["nearly constant", "0.005", "--separation-weight"]),
         (middle(), {"threshold": 0.0, "boxes": False}, []),
         (spread(), {"threshold": 0.0}, ["whole image", "100 %", "--threshold"]),
