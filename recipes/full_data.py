@@ -120,17 +120,8 @@ def main(config: Config) -> None:
         load_adapter_weights(model, folder.path / "adapter")
         say(f"best epoch: {best['epoch']} ({best['figure']} {best['score']:.1f})")
 
-        area_target = config.area_target if config.area_weight else None
         comparison = compare(
-            model,
-            image_loader,
-            loaders,
-            accelerator,
-            folder,
-            config,
-            area_target=area_target,
-            optimization=config,
-            **schedule,
+            model, image_loader, loaders, accelerator, folder, config, loss=config, optimization=config, **schedule
         )
         results = write_results(
             folder,

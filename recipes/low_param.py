@@ -170,17 +170,8 @@ def run_cell(config: Config, read_data) -> dict:
         if main_process:
             save_adapter(model, folder.path / "adapter")
 
-        area_target = config.area_target if config.area_weight else None
         comparison = compare(
-            model,
-            image_loader,
-            loaders,
-            accelerator,
-            folder,
-            config,
-            area_target=area_target,
-            optimization=config,
-            **schedule,
+            model, image_loader, loaders, accelerator, folder, config, loss=config, optimization=config, **schedule
         )
         results = write_results(
             folder,

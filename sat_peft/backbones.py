@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import pickle
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,12 +12,13 @@ from pathlib import Path
 
 import timm
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from timm.data import resolve_model_data_config
 from timm.models import load_state_dict
 from torch import nn
 
 from sat_peft.errors import UsageError
+from sat_peft.files import FileProblem, read_json_object
 from sat_peft.tuner.backbone import check_backbone
 
 # What `create_backbone` takes for photographs: DINOv2-S with registers.
@@ -104,13 +104,16 @@ def recognise_backbone(weights: str | Path) -> str:
     file = _weights_file(Path(weights))
     config = file.parent / "config.json"
     if Path(weights).is_dir() and config.is_file():
-        with suppress(ValueError, KeyError, TypeError):
-            return json.loads(config.read_text(encoding="utf-8"))["architecture"]
-    found = _shapes(_read_weights(file))
+        with suppress(FileProblem):
+            architecture = read_json_object(config, "the configuration of a model").get("architecture")
+            if isinstance(architecture, str):
+                return architecture
+    found = _comparable(_tensor_shapes(file))
     fitting = []
     for name in RECOGNISED:
         with torch.device("meta"):
-            expected = _shapes(timm.create_model(name, num_classes=0).state_dict())
+            skeleton = timm.create_model(name, num_classes=0)
+        expected = _comparable({key: tuple(tensor.shape) for key, tensor in skeleton.state_dict().items()})
         if expected == found:
             fitting.append(name)
     if len(fitting) == 1:
@@ -119,11 +122,18 @@ def recognise_backbone(weights: str | Path) -> str:
     raise UsageError(f"the weights in {str(file)!r} {fit}: name the backbone with --backbone, as timm calls it.")
 
 
-def _shapes(state_dict: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+def _tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of all tensors in a file; of safetensors the header alone is read."""
+    with suppress(OSError, SafetensorError), safe_open(file, "pt") as tensors:
+        return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    return {name: tuple(tensor.shape) for name, tensor in _read_weights(file).items()}
+
+
+def _comparable(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Shapes by name, without the classifier; of position embeddings the width alone."""
     return {
-        name: tuple(tensor.shape[-1:] if name == "pos_embed" else tensor.shape)
-        for name, tensor in state_dict.items()
+        name: shape[-1:] if name == "pos_embed" else shape
+        for name, shape in shapes.items()
         if not name.startswith(("head.", "head_dist.", "fc."))
     }
 

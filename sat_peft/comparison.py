@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from sat_peft.baselines import BASELINES, TRAINED_BASELINES, localizers, needed_classifiers, save_trained
 from sat_peft.baselines.summaries import summary_loader
+from sat_peft.data.features import rows_with_boxes
 from sat_peft.data.loaders import Loaders
 from sat_peft.evaluator import (
     Evaluation,
@@ -24,7 +25,7 @@ from sat_peft.evaluator import (
 from sat_peft.health import Health, examine
 from sat_peft.localization import ThresholdChoice, choose_threshold
 from sat_peft.model_card import write_model_card
-from sat_peft.options import EvaluationOptions, OptimizationOptions
+from sat_peft.options import EvaluationOptions, LossOptions, OptimizationOptions
 from sat_peft.parameters import ParameterCount
 from sat_peft.report.gallery import draw_best_and_worst
 from sat_peft.report.page import REPORT, write_report
@@ -85,7 +86,7 @@ def compare(
     run: RunFolder,
     options: EvaluationOptions,
     *,
-    area_target: float | None,
+    loss: LossOptions,
     optimization: OptimizationOptions,
     steps: int,
     checkpoint_every: int = 0,
@@ -99,11 +100,14 @@ def compare(
         accelerator: of the run.
         run: gets examples.png, the weights of the baselines and their metrics.
         options: what is measured.
-        area_target: of the loss, if it has any.
+        loss: that the model was trained with.
         optimization, steps, checkpoint_every: of the trained baselines.
     """
     test = accelerator.prepare(loaders.test)
-    validation = accelerator.prepare(loaders.validation) if loaders.validation else None
+    # Without boxes, validation images are worth their maps alone.
+    has_boxes = loaders.validation is not None and len(rows_with_boxes(loaders.validation.dataset.rows)) > 0
+    validation = accelerator.prepare(loaders.validation) if has_boxes else None
+    unlabelled = accelerator.prepare(loaders.validation or loaders.unlabelled)
 
     def choose(method: Method, known: Evaluation | None) -> ThresholdChoice:
         """The given threshold, else the best on validation boxes, else what maps suggest without any."""
@@ -111,7 +115,6 @@ def compare(
             return choose_threshold("fixed", value=options.threshold)
         if known is not None and known.num_with_boxes:
             return choose_threshold("validation", scores=known.result)
-        unlabelled = validation or accelerator.prepare(loaders.unlabelled)
         return threshold_of_maps(method, unlabelled, accelerator, options.protocol)
 
     def measure(method: Method) -> tuple[Evaluation, Evaluation | None]:
@@ -167,7 +170,7 @@ def compare(
     if "centre_box" in options.baselines and measured and known and known.num_with_boxes:
         side = choose_centre_side(known.images, options.protocol)
         figures["centre_box"] = centre_box_accuracy(sat.images, side, options.protocol)
-    health = examine(sat, area_target=area_target, figures=figures)
+    health = examine(sat, area_target=loss.area_target if loss.area_weight else None, figures=figures)
     return Comparison(model.peft_config["default"].class_names, evaluations, figures, side, health)
 
 

@@ -9,7 +9,14 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from sat_peft.backbones import DataConfig, create_backbone, resolve_data_config
+from sat_peft.backbones import (
+    PHOTO_BACKBONE,
+    DataConfig,
+    choose_backbone,
+    create_backbone,
+    recognise_backbone,
+    resolve_data_config,
+)
 from sat_peft.errors import UsageError
 
 
@@ -217,3 +224,41 @@ def test_embedded_architecture_is_found_by_name():
     model = create_backbone("sat_peft_vit_nano_patch8_96", pretrained=False)
     assert len(model.blocks) == 6
     assert resolve_data_config(model).image_size == (96, 96)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_local_weights_tell_their_backbone(tmp_path, suffix):
+    nano = timm.create_model("sat_peft_vit_nano_patch8_96", num_classes=7, img_size=64)
+    file = save_weights(nano, tmp_path / f"model.{suffix}")
+    assert recognise_backbone(file) == choose_backbone(None, file) == "sat_peft_vit_nano_patch8_96"
+
+
+def test_the_configuration_beside_the_weights_names_their_backbone(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"architecture": "vit_small_patch16_dinov3"}')
+    assert recognise_backbone(tmp_path) == "vit_small_patch16_dinov3"
+
+
+@pytest.mark.parametrize("config", ["{", "[]", '{"architecture": 3}', "{}"])
+def test_weights_that_tell_nothing_ask_for_a_name(tmp_path, config):
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(UsageError, match=r"model\.safetensors.* none of the known: name the backbone with --backbone"):
+        recognise_backbone(tmp_path)
+
+
+def test_weights_of_two_families_that_differ_in_their_images_ask_for_a_name(tmp_path):
+    save_weights(timm.create_model("deit_tiny_patch16_224"), tmp_path / "model.safetensors")
+    with pytest.raises(UsageError, match=r"deit_tiny_patch16_224 and vit_tiny_patch16_224.*--backbone"):
+        recognise_backbone(tmp_path)
+
+
+def test_damaged_weights_are_named(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
+    with pytest.raises(UsageError, match="cannot be read"):
+        recognise_backbone(tmp_path)
+
+
+def test_without_weights_photographs_get_the_backbone_for_them_and_a_name_counts_first(tmp_path):
+    assert choose_backbone(None, None) == PHOTO_BACKBONE
+    assert choose_backbone("deit_small_patch16_224", tmp_path / "gone") == "deit_small_patch16_224"

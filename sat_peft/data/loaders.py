@@ -21,9 +21,9 @@ from sat_peft.errors import UsageError
 from sat_peft.localization import Protocol
 
 # Of all loader processes of a training process together: 7,000 images of 224 x 224 pixels.
+CACHE_BYTES = 2**30
 # Training images whose maps tell a threshold where there are no boxes; more change it little.
 UNLABELLED_IMAGES = 1000
-CACHE_BYTES = 2**30
 
 
 class ImageRows(Dataset):

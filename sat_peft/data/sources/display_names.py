@@ -8,12 +8,11 @@ A folder whose own name has spaces takes a tab behind it. A class that the file 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sat_peft.errors import UsageError
-from sat_peft.files import read_lines
+from sat_peft.files import read_json, read_lines
 
 _TEXT, _JSON = "classes.txt", "classes.json"
 
@@ -28,10 +27,7 @@ def read_display_names(root: Path) -> dict[str, str]:
     if text.is_file() and table.is_file():
         raise UsageError(f"{root} has both {_TEXT} and {_JSON}; remove one of them.")
     if table.is_file():
-        try:
-            pairs = json.loads(table.read_bytes(), object_pairs_hook=list)
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"{table} is no JSON ({error}).") from error
+        pairs = read_json(table, object_pairs_hook=list)
         # An object is a list of pairs here, so that a class that is named twice does not pass.
         if not isinstance(pairs, list) or not all(
             isinstance(each, tuple) and isinstance(each[1], str) for each in pairs
