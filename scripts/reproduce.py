@@ -26,6 +26,7 @@ from sat_peft.command_line import run
 from sat_peft.data.splits import load_splits
 from sat_peft.errors import unknown_choice
 from sat_peft.miniature import EXPERIMENTS, write_page
+from sat_peft.presets import PART_SCENES, PRESETS
 from sat_peft.sweep import run_cells
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "few_shot.py"
@@ -58,6 +59,11 @@ def load_recipe() -> ModuleType:
     return module
 
 
+def cell_config(recipe: ModuleType, options: dict, *, seed: int, threads: int | None):
+    """The recipe's configuration of a cell: the settings for PartScenes, but for the cell's own options."""
+    return recipe.Config(seed=seed, threads=threads, **(PRESETS["few_shot"][PART_SCENES] | options))
+
+
 def main(config: Config) -> None:
     start = time.monotonic()
     for name in config.experiments:
@@ -83,7 +89,8 @@ def main(config: Config) -> None:
             if not finished and time.monotonic() - start + expected > 60 * config.minutes:
                 continue
             before = time.monotonic()
-            run_cells(config.output, {place: recipe.Config(seed=seed, threads=config.threads, **options)}, run_cell)
+            cell = cell_config(recipe, options, seed=seed, threads=config.threads)
+            run_cells(config.output, {place: cell}, run_cell)
             if not finished:
                 durations.append(time.monotonic() - before)
                 write_page(config.output)
