@@ -19,8 +19,9 @@ from sat_peft.shared_paths import with_recorded_paths
 
 
 def _settings(config: Any) -> dict:
-    """The fields that decide the figures of a run, as json reads them back."""
-    fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in RUN_FIELDS}
+    """The fields that decide the figures of a run, as json reads them back. A preset does so by the other fields."""
+    undeciding = (*RUN_FIELDS, "preset")
+    fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in undeciding}
     return json.loads(json.dumps(fields, default=str))
 
 

@@ -1,7 +1,7 @@
 """Many runs of one recipe: none is run twice, none is lost, and what they are worth together."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ class Config:
     seed: int = 0
     shots: tuple[int, ...] = (1,)
     added_later: str = "default"
+    preset: str | None = None
     output: Path | None = None
     resume: Path | None = None
     overwrite: bool = False
@@ -53,6 +54,13 @@ def test_finished_cells_are_not_run_again(tmp_path):
     assert run_cells(tmp_path, CELLS, second) == results
     assert second.seen == []
     assert len(Runner().seen) == 0
+
+
+def test_a_preset_that_is_named_now_makes_no_other_run_of_the_same_settings(tmp_path):
+    run_cells(tmp_path, CELLS, Runner())
+    again = Runner()
+    run_cells(tmp_path, {name: replace(cell, preset="photos") for name, cell in CELLS.items()}, again)
+    assert again.seen == []
 
 
 def test_overwrite_runs_them_again(tmp_path):
