@@ -44,7 +44,14 @@ def main(config: Config) -> None:
 
     from sat_peft import save_adapter
     from sat_peft.backbones import choose_backbone
-    from sat_peft.building import create_accelerator, create_criterion, create_loaders, create_model, start_masks
+    from sat_peft.building import (
+        create_accelerator,
+        create_criterion,
+        create_loaders,
+        create_model,
+        fit_readout,
+        start_masks,
+    )
     from sat_peft.comparison import close_run, compare, sat_method, write_results
     from sat_peft.data.options import load, with_absolute_paths
     from sat_peft.evaluator import evaluate
@@ -118,6 +125,9 @@ def main(config: Config) -> None:
         model = training.finish()
         accelerator.wait_for_everyone()
         load_adapter_weights(model, folder.path / "adapter")
+        fit_readout(model, loaders, config)
+        if main_process and config.class_readout:
+            save_adapter(model, folder.path / "adapter")
         say(f"best epoch: {best['epoch']} ({best['figure']} {best['score']:.1f})")
 
         comparison = compare(

@@ -111,7 +111,14 @@ def run_cell(config: Config, read_data) -> dict:
     from accelerate.utils import set_seed
 
     from sat_peft import save_adapter
-    from sat_peft.building import create_accelerator, create_criterion, create_loaders, create_model, start_masks
+    from sat_peft.building import (
+        create_accelerator,
+        create_criterion,
+        create_loaders,
+        create_model,
+        fit_readout,
+        start_masks,
+    )
     from sat_peft.comparison import close_run, compare, write_results
     from sat_peft.data.shots import choose_shots
     from sat_peft.parameters import count_parameters
@@ -167,6 +174,7 @@ def run_cell(config: Config, read_data) -> dict:
             loss = criterion(training.module(batch["images"]), batch["labels"])
             training.update(loss._asdict())
         model = training.finish()
+        fit_readout(model, loaders, config)
         if main_process:
             save_adapter(model, folder.path / "adapter")
 

@@ -15,7 +15,7 @@ from accelerate.utils import imports as available
 from datasets import Dataset
 from peft import PeftModel, get_peft_model
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from sat_peft.backbones import choose_backbone, create_backbone, resolve_data_config
 from sat_peft.cpu import prepare_cpu
@@ -25,7 +25,7 @@ from sat_peft.data.splits import check_class_names
 from sat_peft.errors import UsageError
 from sat_peft.losses import SatLoss
 from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
-from sat_peft.tuner import SatConfig, calibrate_masks, load_adapter
+from sat_peft.tuner import SatConfig, calibrate_masks, fit_class_readout, load_adapter
 from sat_peft.tuner.scope import frozen_blocks
 
 # Libraries that decide what the frozen blocks make of an image file.
@@ -191,6 +191,24 @@ def start_masks(model: PeftModel, loader: DataLoader, options: ModelOptions, are
     samples = [loader.dataset[view] for view in islice(loader.sampler, CALIBRATION_IMAGES)]
     device = PartialState().device
     calibrate_masks(model.to(device), torch.stack([sample["image"] for sample in samples]).to(device), area_target)
+
+
+def fit_readout(model: PeftModel, loaders: Loaders, options: ModelOptions) -> None:
+    """Fits the class readout of a trained model that is to have one, on training images as they are evaluated.
+
+    Args:
+        model: of `create_model`, trained.
+        loaders: of `create_loaders`, not prepared: every process takes its own share of the images.
+        options: of the model.
+    """
+    if not options.class_readout:
+        return
+    state, loader = PartialState(), loaders.unlabelled
+    share = Subset(loader.dataset, range(state.process_index, len(loader.dataset), state.num_processes))
+    batches = DataLoader(
+        share, batch_size=loader.batch_size, collate_fn=loader.collate_fn, num_workers=loader.num_workers
+    )
+    fit_class_readout(model, ((batch["images"].to(state.device), batch["labels"]) for batch in batches))
 
 
 def create_criterion(options: LossOptions) -> SatLoss:

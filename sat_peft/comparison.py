@@ -68,12 +68,13 @@ class Comparison:
         return "\n".join(lines)
 
 
-def sat_method(model: PeftModel) -> Method:
-    """A model with a SAT adapter, as the evaluator takes it."""
+def sat_method(model: PeftModel, *, block_maps: bool = False) -> Method:
+    """A model with a SAT adapter, as the evaluator takes it; for the gallery with its block maps."""
 
     def localize(images, labels):
         output = model(images)
-        return output.logits, output.maps
+        found = output.logits, output.maps_of(labels)
+        return (*found, output.block_maps) if block_maps else found
 
     return localize
 
@@ -128,7 +129,8 @@ def compare(
         picture = run.path / "examples.png"
         draw_best_and_worst(picture, sat_method(model), loaders.test.dataset, sat, accelerator.device)
 
-    write_gallery(run.path, lambda images, _: model(images), test, sat, accelerator, protocol=options.protocol)
+    gallery = sat_method(model, block_maps=True)
+    write_gallery(run.path, gallery, test, sat, accelerator, protocol=options.protocol)
 
     start = time.perf_counter()
     backbone, num_classes = model.unload(), model.peft_config["default"].num_classes

@@ -176,7 +176,7 @@ class Localizer:
             images: one image or several: paths, PIL images, arrays (H, W, 3) uint8, tensors (3, H, W) uint8 or
                 float in [0, 1]. A batch as one array (N, H, W, 3) or tensor (N, 3, H, W) is fine.
             labels: the class of every image, by index or name, where it is known; `label` and `score` are then of that
-                class. By default the classes are predicted. The maps of SAT do not depend on the class.
+                class, and so are maps where the adapter has a class readout. By default the classes are predicted.
             threshold: of the maps, instead of the localizer's own.
             multi: fill `boxes` with all components of the foreground.
             min_area: smallest component that `multi` keeps, as a share of the image.
@@ -243,7 +243,8 @@ class Localizer:
         indices = None if labels is None else [self.class_index(label) for label in labels]
         with torch.inference_mode():
             output = self.model(inputs.to(self.device, self.dtype))
-        probabilities, maps = output.logits.float().softmax(-1).cpu(), output.maps.float().cpu().numpy()
+            maps = output.maps if indices is None else output.maps_of(torch.tensor(indices))
+        probabilities, maps = output.logits.float().softmax(-1).cpu(), maps.float().cpu().numpy()
         predicted = probabilities.argmax(-1).tolist()
         found = []
         for raw, size, index, best, row in zip(

@@ -46,6 +46,7 @@ _PHOTOS = {
     "image_size": 224,
     "token_entry": "late",
     "calibrated_masks": True,
+    "class_readout": True,
     "area_target": 0.35,
     "classification_weight": 0.2,
     "area_weight": 2.0,

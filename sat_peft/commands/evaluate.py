@@ -73,6 +73,7 @@ def main(config: Config) -> None:
     from sat_peft import get_protocol, load_adapter
     from sat_peft.backbones import resolve_data_config
     from sat_peft.baselines import BASELINES, TRAINED_BASELINES, load_trained, localizers, needed_classifiers
+    from sat_peft.comparison import sat_method
     from sat_peft.cpu import prepare_cpu
     from sat_peft.data.features import rows_with_boxes
     from sat_peft.data.loaders import UNLABELLED_IMAGES, build_evaluation_loader
@@ -201,12 +202,7 @@ def main(config: Config) -> None:
     def build_methods(backbone):
         """SAT, then the baselines: they read the bare backbone, from which the adapter is taken out again."""
         model = load_adapter(backbone, trained.adapter).to(accelerator.device)
-
-        def sat(images, labels):
-            output = model(images)
-            return output.logits, output.maps
-
-        yield "sat", sat
+        yield "sat", sat_method(model)
         bare, classifiers = model.unload(), {}
         for name in needed_classifiers(names):
             classifiers[name] = TRAINED_BASELINES[name](bare, len(class_names)).eval()

@@ -8,6 +8,7 @@ from sat_peft.tuner.config import PEFT_TYPE, SatConfig
 from sat_peft.tuner.frozen import FrozenTokens
 from sat_peft.tuner.model import SatModel
 from sat_peft.tuner.output import SatOutput
+from sat_peft.tuner.readout import fit_class_readout
 from sat_peft.tuner.reference import load_reference_weights
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "SatModel",
     "SatOutput",
     "calibrate_masks",
+    "fit_class_readout",
     "load_adapter",
     "load_reference_weights",
     "save_adapter",

@@ -50,6 +50,8 @@ class SatConfig(LoraConfig):
             [`SatModel.calibrate_masks`] sets from images, so that training starts from maps of a chosen mean and with
             contrast, whatever the backbone. `False`: mask logits as they come (paper); on DINOv2 they start with masks
             near 1, from which few images do not lead away.
+        class_readout: Whether the adapter holds a class readout, see [`fit_class_readout`], which sets this. Leave it
+            out of configurations of your own: an adapter gets its readout after its training.
         drop_path_in_frozen_blocks: What `model.train()` does to the stochastic depth of the blocks that are neither
             spatial nor tuned. `True` leaves it on, as in the published training; `False` keeps it off, so that they
             are deterministic. Either way the rate is the one the timm model was created with.
@@ -103,6 +105,10 @@ class SatConfig(LoraConfig):
         metadata={
             "help": "Whether mask logits have a scale and a shift per block, set by `calibrate_masks` (not paper)."
         },
+    )
+    class_readout: bool = field(
+        default=False,
+        metadata={"help": "Whether maps and logits are those of a class readout; set by `fit_class_readout`."},
     )
     drop_path_in_frozen_blocks: bool = field(
         default=True,

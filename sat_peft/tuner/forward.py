@@ -94,7 +94,14 @@ def collect_output(vit: nn.Module, args: tuple, kwargs: dict, output: torch.Tens
         tokens = vit.fc_norm(tokens)
     first_patch = exit_layer.token_index + 1
     block_maps = torch.stack([mask[:, first_patch:] for mask in masks]).unflatten(2, (height, width))
-    logits = exit_layer.classify(tokens.unflatten(1, (height, width)))
+    grid = tokens.unflatten(1, (height, width))
+    output = SatOutput(exit_layer.classify(grid), block_maps.mean(0), block_maps)
+    if not exit_layer.training:
+        output.tokens = grid
     if features is not None:
-        features = features.unflatten(1, (height, width))
-    return SatOutput(logits=logits, maps=block_maps.mean(0), block_maps=block_maps, features=features)
+        output.features = features.unflatten(1, (height, width))
+    if exit_layer.readout is not None:
+        logits, foreground, evidence = exit_layer.readout(tokens, output.maps.flatten(1))
+        output.logits, output.foreground, output.evidence = logits, foreground, evidence
+        output.maps = output.maps_of(logits.argmax(1))
+    return output

@@ -19,6 +19,7 @@ from torch import nn
 from sat_peft.errors import UsageError
 from sat_peft.tuner.forward import ForwardRecord
 from sat_peft.tuner.heads import HEAD_CLASSES
+from sat_peft.tuner.readout import ClassReadout
 
 if TYPE_CHECKING:
     from typing import Self
@@ -123,9 +124,9 @@ class SpatialTokenEntry(nn.Module, SatLayer):
 
 
 class SpatialTokenExit(nn.Module, SatLayer):
-    """Applies the wrapped layer, takes the spatial token out again and holds the classification heads."""
+    """Applies the wrapped layer, takes the spatial token out again and holds classification heads and readouts."""
 
-    adapter_layer_names = ("sat_head",)
+    adapter_layer_names = ("sat_head", "sat_readout")
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, token_index: int, record: ForwardRecord):
         super().__init__()
@@ -133,6 +134,7 @@ class SpatialTokenExit(nn.Module, SatLayer):
         self.token_index = token_index
         self.sat_record = record
         self.sat_head = nn.ModuleDict()
+        self.sat_readout = nn.ModuleDict()
         self._init_state(adapter_name)
 
     def update_layer(
@@ -142,16 +144,35 @@ class SpatialTokenExit(nn.Module, SatLayer):
         num_classes: int,
         head: str,
         train_head: bool,
+        class_readout: bool,
         device,
         dtype,
         inference_mode: bool,
     ) -> None:
-        """Adds the head of an adapter."""
+        """Adds the head of an adapter, and the readout of one that is fitted."""
         self.sat_head[adapter_name] = HEAD_CLASSES[head](dim, num_classes, device=device, dtype=dtype)
-        if not train_head:
-            # What PEFT leaves frozen whenever it switches gradients on. A new dict, since all layers share the first.
-            self.frozen_peft_weight_names = {**self.frozen_peft_weight_names, adapter_name: ("sat_head",)}
+        # What PEFT leaves frozen whenever it switches gradients on. A new dict, since all layers share the first.
+        frozen = ("sat_readout",) if train_head else ("sat_head", "sat_readout")
+        self.frozen_peft_weight_names = {**self.frozen_peft_weight_names, adapter_name: frozen}
+        if class_readout:
+            self.add_readout(adapter_name, num_classes, dim, device)
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
+
+    def add_readout(self, adapter_name: str, num_classes: int, dim: int, device) -> ClassReadout:
+        """Adds an empty readout to an adapter, in float32, and returns it."""
+        self.sat_readout[adapter_name] = ClassReadout(num_classes, dim, device).requires_grad_(False)
+        return self.sat_readout[adapter_name]
+
+    def drop_readout(self, adapter_name: str) -> None:
+        """Takes the readout of an adapter away, if it has one."""
+        if adapter_name in self.sat_readout:
+            del self.sat_readout[adapter_name]
+
+    @property
+    def readout(self) -> ClassReadout | None:
+        """That of the active adapter; `None` while it trains or has none."""
+        name = self.current_adapter
+        return None if self.training or name not in self.sat_readout else self.sat_readout[name]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, N + 1, D) tokens to (B, N, D): what the wrapped layer gives without the spatial token."""
