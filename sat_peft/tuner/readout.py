@@ -33,7 +33,8 @@ def contrast(tokens: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     """What is like the object of an image, by the patch tokens themselves: (B, N) in (0, 1).
 
     The map splits the patches into object and ground; each is then placed on the line between the two mean tokens,
-    and a sigmoid makes a map of the place, 0.5 half way. Patches that the map got wrong change sides.
+    and a sigmoid makes a map of the place, 0.5 half way. Patches that the map got wrong change sides. A map that hardly
+    tells two sides apart, as one that is uniform, stays as it is, the more so the less it does.
 
     Args:
         tokens: (B, N, D) float32 patch tokens.
@@ -42,7 +43,10 @@ def contrast(tokens: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     object_mean, ground_mean = _weighted_mean(tokens, maps), _weighted_mean(tokens, 1 - maps)
     place = (tokens * (object_mean - ground_mean)).sum(-1)
     low, high = _weighted_mean(place, 1 - maps), _weighted_mean(place, maps)
-    return torch.sigmoid(_CONTRAST_GAIN * ((place - low) / (high - low).clamp_min(_EPSILON) - 0.5))
+    # Two sides of one point each, the object a third of the image, are 2.1 deviations apart.
+    sides = ((high - low) / place.std(1, keepdim=True).clamp_min(_EPSILON)).clamp_max(1)
+    found = torch.sigmoid(_CONTRAST_GAIN * ((place - low) / (high - low).clamp_min(_EPSILON) - 0.5))
+    return maps + sides * (found - maps)
 
 
 def weigh(foreground: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,157 @@
+"""The class readout: maps refined and classes told by discriminants that are fitted, not trained."""
+
+import multiprocessing
+
+import pytest
+import torch
+from peft import get_peft_model
+from tiny_backbones import BACKBONES, create, create_plain, images_for
+
+from sat_peft import SatConfig, fit_class_readout, load_adapter, save_adapter
+from sat_peft.errors import UsageError
+from sat_peft.tuner.readout import contrast, weigh
+
+LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+def adapted(vit, **changes):
+    torch.manual_seed(2)
+    return get_peft_model(vit, SatConfig(**({"num_classes": 3, "num_spatial_blocks": 2} | changes))).eval()
+
+
+def fitted(vit, images, labels=LABELS, **changes):
+    model = adapted(vit, **changes)
+    fit_class_readout(model, [(images[:4], labels[:4]), (images[4:], labels[4:])])
+    return model
+
+
+def two_kinds_of_patches(wrong: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Tokens (1, 20, 8) of an object of 8 patches, which they are, and a map with some of them wrong."""
+    generator = torch.Generator().manual_seed(0)
+    truth = (torch.arange(20) < 8).float()
+    directions = torch.randn(2, 8, generator=generator)
+    tokens = directions[truth.long()] + 0.1 * torch.randn(20, 8, generator=generator)
+    found = truth.clone()
+    found[:wrong] = 0
+    return tokens[None], truth, (0.1 + 0.8 * found)[None]
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 3])
+def test_patches_that_the_map_got_wrong_change_sides(wrong):
+    tokens, truth, maps = two_kinds_of_patches(wrong)
+    assert torch.equal((contrast(tokens, maps) > 0.5)[0].float(), truth)
+
+
+@pytest.mark.parametrize("noise", [0, 1e-3])
+def test_a_uniform_map_does_not_become_an_object(noise):
+    tokens, _, _ = two_kinds_of_patches(0)
+    maps = 0.35 + noise * torch.randn(1, 20, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(contrast(tokens, maps), maps, atol=0.02, rtol=0)
+
+
+def test_evidence_leaves_out_what_does_not_speak_for_the_class_and_keeps_the_rest():
+    foreground = torch.tensor([[0.9] * 6 + [0.1] * 6])
+    evidence = torch.tensor([[5.0] * 4 + [-5.0] * 2 + [0.0] * 6])
+    found = weigh(foreground, evidence)
+    assert torch.equal(found[0, :4], foreground[0, :4])
+    assert (found[0, 4:6] < 0.2).all()
+    assert (found <= foreground).all()
+    assert torch.equal(weigh(foreground, torch.zeros(1, 12)), foreground)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_it_decides_classes_and_maps_in_evaluation_alone(name):
+    vit = create(name)
+    images = images_for(vit, batch=6)
+    model = adapted(vit)
+    plain = model(images)
+    fit_class_readout(model, [(images, LABELS)])
+    found = model(images)
+    # Discriminants of as many numbers as images classify those that they were fitted on.
+    assert torch.equal(found.logits.argmax(1), LABELS)
+    assert torch.equal(found.block_maps, plain.block_maps)
+    assert not torch.equal(found.maps, plain.maps)
+    assert torch.equal(found.maps, found.maps_of(LABELS))
+    assert not torch.equal(found.maps, found.maps_of((LABELS + 1) % 3))
+    assert ((found.maps >= 0) & (found.maps <= 1)).all()
+    model.train()
+    trained = model(images)
+    assert trained.evidence is None
+    assert trained.maps_of(LABELS) is trained.maps
+
+
+def test_it_is_saved_and_loaded_and_never_trained(tmp_path):
+    images = images_for(create_plain(), batch=6)
+    model = fitted(create_plain(), images)
+    expected = model(images)
+    save_adapter(model, tmp_path / "adapter")
+    loaded = load_adapter(create_plain(), tmp_path / "adapter")
+    for one, other in zip(expected.values(), loaded(images).values(), strict=True):
+        assert torch.equal(one, other)
+    again = load_adapter(create_plain(), tmp_path / "adapter", is_trainable=True)
+    again.set_adapter("default")
+    trained = [name for name, parameter in again.named_parameters() if parameter.requires_grad]
+    assert trained
+    assert not any("readout" in name for name in trained)
+    base = create_plain()(images)
+    with loaded.disable_adapter():
+        assert torch.equal(loaded(images), base)
+    assert torch.equal(loaded.unload()(images), base)
+
+
+def test_fitting_again_forgets_the_first_fit():
+    images = images_for(create_plain(), batch=6)
+    once = fitted(create_plain(), images)
+    twice = fitted(create_plain(), images, labels=LABELS.flip(0))
+    fit_class_readout(twice, [(images[:4], LABELS[:4]), (images[4:], LABELS[4:])])
+    assert torch.equal(once(images).logits, twice(images).logits)
+
+
+def test_every_adapter_has_its_own():
+    images = images_for(create_plain(), batch=6)
+    model = fitted(create_plain(), images)
+    expected = model(images).maps
+    model.add_adapter("other", SatConfig(num_classes=2, num_spatial_blocks=1))
+    model.set_adapter("other")
+    assert model(images).evidence is None
+    model.set_adapter("default")
+    assert torch.equal(model(images).maps, expected)
+
+
+def test_a_class_without_images_is_never_told():
+    images = images_for(create_plain(), batch=6)
+    model = fitted(create_plain(), images, labels=LABELS % 2)
+    assert (model(images).logits.softmax(1)[:, 2] == 0).all()
+
+
+def test_no_images_at_all_are_refused():
+    with pytest.raises(UsageError, match="no"):
+        fit_class_readout(adapted(create_plain()), [])
+
+
+def _fit_a_share(rank: int, world_size: int, store: str, results) -> None:
+    from torch import distributed
+
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
+    images = images_for(create_plain(), batch=6)
+    model = adapted(create_plain())
+    share = slice(rank, None, world_size)
+    fit_class_readout(model, [(images[share], LABELS[share])])
+    results.put((rank, model(images).logits.tolist()))
+    distributed.destroy_process_group()
+
+
+def test_processes_with_a_share_each_come_to_the_same(tmp_path):
+    images = images_for(create_plain(), batch=6)
+    expected = fitted(create_plain(), images)(images).logits
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    workers = [context.Process(target=_fit_a_share, args=(r, 2, str(tmp_path / "store"), results)) for r in range(2)]
+    for worker in workers:
+        worker.start()
+    found = dict(results.get(timeout=120) for _ in workers)
+    for worker in workers:
+        worker.join()
+    assert found[0] == found[1]
+    torch.testing.assert_close(torch.tensor(found[0]), expected, rtol=1e-4, atol=1e-4)
