@@ -68,9 +68,10 @@ def main(config: Config) -> None:
     needed = max((shots for shots in config.shots if shots != "all"), default=0)
     read_data = partial(load, config, shots=needed)
     if len(config.shots) == config.trials == 1:
+        cell = dataclasses.replace(config, output=output)
         if PartialState().is_main_process:
-            check_output(output, overwrite=config.overwrite, resume=config.resume is not None)
-        run_cell(dataclasses.replace(config, output=output), read_data)
+            check_output(output, asdict(cell), overwrite=cell.overwrite, resume=cell.resume is not None)
+        run_cell(cell, read_data)
         return
     data = read_data()
     cells = {
@@ -167,8 +168,8 @@ def run_cell(config: Config, read_data) -> dict:
 
 def report(config: Config, output: Path, results: dict[str, dict]) -> None:
     """Table and plot of all cells: mean and standard deviation over the trials."""
+    from sat_peft.files.outputs import write_json_atomic, write_text_atomic
     from sat_peft.report.sweeps import draw_shots, point_table
-    from sat_peft.run import write_json_atomic, write_text_atomic
     from sat_peft.sweep import gather_point
 
     points = [

@@ -72,7 +72,7 @@ def main(config: Config) -> None:
     config = dataclasses.replace(with_absolute_paths(config), output=config.folder("full_data"), backbone=backbone)
     resume = config.resume is not None
     if PartialState().is_main_process:
-        check_output(config.output, overwrite=config.overwrite, resume=resume)
+        check_output(config.output, asdict(config), overwrite=config.overwrite, resume=resume)
     accelerator = create_accelerator(config, config, config.output)
     say, main_process = accelerator.print, accelerator.is_main_process
 
@@ -100,7 +100,7 @@ def main(config: Config) -> None:
         for name, content in data.records().items():
             folder.write_json(name, content)
         accelerator.init_trackers("sat_peft")
-        best = folder.read_json("best.json") if resume else None
+        best = folder.read_json("best.json")
 
         # SAT: classification + batch area + normalization, from image labels.
         criterion = create_criterion(config)

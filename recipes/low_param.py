@@ -89,9 +89,10 @@ def main(config: Config) -> None:
     output = config.folder("low_param")
     read_data = partial(load, config, shots=0 if config.shots == "all" else config.shots)
     if len(names) <= 1 and config.trials == 1:
+        cell = dataclasses.replace(config, output=output, **(REGIMES[names[0]] if names else {}))
         if PartialState().is_main_process:
-            check_output(output, overwrite=config.overwrite, resume=config.resume is not None)
-        run_cell(dataclasses.replace(config, output=output, **(REGIMES[names[0]] if names else {})), read_data)
+            check_output(output, asdict(cell), overwrite=cell.overwrite, resume=cell.resume is not None)
+        run_cell(cell, read_data)
         return
     data = read_data()
     cells = {
@@ -195,8 +196,8 @@ def run_cell(config: Config, read_data) -> dict:
 
 def report(config: Config, output: Path, results: dict[str, dict]) -> None:
     """Table and plot of all regimes: mean and standard deviation over the trials."""
+    from sat_peft.files.outputs import write_json_atomic, write_text_atomic
     from sat_peft.report.sweeps import draw_parameters, point_table
-    from sat_peft.run import write_json_atomic, write_text_atomic
     from sat_peft.sweep import gather_point, pareto_front
 
     runs: dict[str, list[dict]] = {}

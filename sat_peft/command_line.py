@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import os
+import signal
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,18 @@ import tyro
 from sat_peft.cpu import join_processes
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.files import check_values, is_folder, read_json_object
+from sat_peft.files.outputs import is_disk_full
 from sat_peft.files.paths import shown_path
+from sat_peft.options import RUN_FIELDS
 from sat_peft.presets import default_preset
+from sat_peft.run import is_new, read_status
 from sat_peft.shared_paths import with_recorded_paths
+from sat_peft.termination import Terminated, heed_sigterm
 
-# Of the run and not of the experiment: an earlier run's are not taken over, and may differ where a run is resumed.
-RUN_FIELDS = ("output", "overwrite", "resume", "config", "threads", "num_workers", "track", "checkpoint_every")
-# Told after Ctrl-C in a training.
+AUTO = "auto"
+# Of the system, where a file or folder may not be written.
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+# Told after Ctrl-C or SIGTERM in a training.
 RESUMABLE = "what the run wrote so far is readable in its folder; go on with --resume FOLDER"
 
 
@@ -35,6 +42,10 @@ def read_config(path: Path, kind: type) -> dict[str, Any]:
     if is_folder(path):
         path = path / "config.json"
     if not os.path.exists(path):
+        if read_status(path.parent) is not None:
+            raise UsageError(
+                f"nothing was computed in {shown_path(path.parent)!r} yet. Give the command that started it again."
+            )
         raise UsageError(f"the configuration {shown_path(path)!r} does not exist. Name the config.json of a run.")
     values = read_json_object(path, "the configuration of a run")
     values = with_recorded_paths(values, path)
@@ -74,9 +85,12 @@ def parse(
         UsageError: an unknown preset, an unreadable configuration, or a resumed run whose configuration was changed.
     """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("preset", "config", "resume", "data"):
+    for name in ("preset", "config", "resume", "data", "output"):
         early.add_argument(f"--{name}")
     given, _ = early.parse_known_args(arguments)
+    if given.resume == AUTO:
+        arguments = _resume_or_start(sys.argv[1:] if arguments is None else arguments, given)
+        given, _ = early.parse_known_args(arguments)
     if given.preset is not None and given.preset not in presets:
         raise unknown_choice("preset", given.preset, presets)
     earlier = given.config or given.resume
@@ -97,10 +111,25 @@ def parse(
                     f"the run {given.resume} was started with {name} {value!r}; it cannot go on with "
                     f"{getattr(options, name)!r}. Leave out the option, or start anew with --config {given.resume}."
                 )
-        if options.output not in (None, options.resume):
+        if options.output is not None and not same_place(options.output, options.resume):
             raise UsageError(f"a resumed run goes on in its own folder; leave out --output {options.output}.")
         options = dataclasses.replace(options, output=options.resume)
     return options
+
+
+def _resume_or_start(arguments: Sequence[str], given: argparse.Namespace) -> list[str]:
+    """The command line with what `--resume auto` means: the folder of --output if a run is unfinished there, else
+    nothing. Ends the process where the run is finished.
+    """
+    if given.output is None:
+        raise UsageError(f"--resume {AUTO} goes on in the folder of --output; name one.")
+    folder = Path(given.output)
+    if read_status(folder) == "finished":
+        print(f"{folder}: finished before")
+        sys.exit(0)
+    place = next(number for number, text in enumerate(arguments) if text.partition("=")[0] == "--resume")
+    rest = [*arguments[:place], *arguments[place + (1 if "=" in arguments[place] else 2) :]]
+    return rest if is_new(folder) else [*rest, "--resume", str(folder)]
 
 
 def same_place(first: Any, second: Any) -> bool:
@@ -124,10 +153,24 @@ def run(main: Callable[[Any], int | None], options: Callable[[], Any], *, interr
     """
     try:
         settings = options()
+        heed_sigterm()
         join_processes()
         return main(settings)
     except UsageError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(f"\ninterrupted; {interrupted}")
+    except KeyboardInterrupt as error:
+        print(f"\ninterrupted; {interrupted}", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM if isinstance(error, Terminated) else 1)
+    except OSError as error:
+        place = f" for {error.filename!r}" if error.filename else ""
+        if is_disk_full(error):
+            what = f"no space is left{place}. Free some space and give the same command again"
+        elif error.errno in _UNWRITABLE:
+            what = (
+                f"the system refuses to write{place} ({error.strerror}). Name another place, or correct its permissions"
+            )
+        else:
+            raise
+        print(f"\nerror: {what}.", file=sys.stderr)
+        sys.exit(2)

@@ -22,6 +22,7 @@ from sat_peft.evaluator import (
     evaluate,
     threshold_of_maps,
 )
+from sat_peft.files.outputs import atomic_replacement
 from sat_peft.health import Health, examine
 from sat_peft.localization import ThresholdChoice, choose_threshold
 from sat_peft.model_card import write_model_card
@@ -31,7 +32,7 @@ from sat_peft.report.gallery import draw_best_and_worst
 from sat_peft.report.page import REPORT, write_report
 from sat_peft.report.records import BOOTSTRAP, measurement, write_gallery
 from sat_peft.report.tables import FIGURES, method_table
-from sat_peft.run import RunFolder, atomic_replacement
+from sat_peft.run import RunFolder
 from sat_peft.training import Training
 
 # TS-CAM has the head of SAT and its learning rate; a linear classifier learns with larger steps.
@@ -186,7 +187,9 @@ def write_results(
     seconds: float,
     **more: object,
 ) -> dict:
-    """Writes results.json, and returns its content.
+    """Writes results.json, the card of the adapter and the report, and returns the content of results.json.
+
+    It is the last thing of a run: what is finished owes nothing.
 
     Args:
         run: with the adapter in it.
@@ -217,15 +220,15 @@ def write_results(
     run.write_json("parameters.json", asdict(parameters))
     classes = len(comparison.class_names)
     run.write_json("measurement.json", measurement(comparison.evaluations, comparison.figures, num_classes=classes))
+    if run.main_process:
+        write_model_card(run.path)
+        write_report(run.path, status="finished")
     return results
 
 
 def close_run(accelerator: Accelerator, run: RunFolder, comparison: Comparison, results: dict) -> None:
-    """Writes the card of the adapter and the report of a run that is finished, and says how it went."""
+    """Says how a run that is finished went."""
     accelerator.end_training()
-    if accelerator.is_main_process:
-        write_model_card(run.path)
-        write_report(run.path)
     size, seconds = results["adapter_bytes"] / 1000, results["seconds"]
     # Without boxes, an evaluation has nothing to measure and refuses the run.
     measured = comparison.evaluations["sat"].num_with_boxes > 0

@@ -23,8 +23,8 @@ import torch
 import tyro
 
 from sat_peft.errors import UsageError
+from sat_peft.files.outputs import atomic_replacement
 from sat_peft.localizer import PROTOCOL, Localizer
-from sat_peft.run import atomic_replacement
 
 # Largest difference from the model itself that an exported model may have.
 TOLERANCE = 1e-4

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sat_peft.files import is_file, read_json_object
+from sat_peft.files.outputs import write_text_atomic
 from sat_peft.regimes import DEFAULT_REGIME, REGIMES
 from sat_peft.report.sweeps import draw_parameters, draw_shots, point_table
-from sat_peft.run import write_text_atomic
 from sat_peft.sweep import Point, gather_point, pareto_front
 
 # What "a few thousand parameters" means here.

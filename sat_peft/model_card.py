@@ -11,9 +11,9 @@ from peft.utils import CONFIG_NAME
 
 from sat_peft.errors import UsageError
 from sat_peft.files import check_values, is_file, read_json_object
+from sat_peft.files.outputs import write_text_atomic
 from sat_peft.localizer import PROTOCOL
 from sat_peft.restore import read_adapter_config
-from sat_peft.run import write_text_atomic
 
 CARD_NAME = "README.md"
 TAGS = ["timm", "spatial-aware-token", "weakly-supervised-object-localization"]

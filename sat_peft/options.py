@@ -11,6 +11,9 @@ from typing import Literal
 
 from sat_peft.errors import UsageError
 
+# Of the run and not of the experiment: an earlier run's are not taken over, and may differ where a run is resumed.
+RUN_FIELDS = ("output", "overwrite", "resume", "config", "threads", "num_workers", "track", "checkpoint_every")
+
 
 @dataclass(frozen=True)
 class ModelOptions:
@@ -140,7 +143,8 @@ class RunOptions:
     checkpoint_every: int = 100
     """Optimizer steps between checkpoints, from which a run that was killed goes on; 0 for none."""
     resume: Path | None = None
-    """Run folder of a run that did not come to its end: go on from its last checkpoint, with its configuration."""
+    """Run folder of a run that did not come to its end: go on from its last checkpoint, with its configuration. `auto`
+    goes on with what --output holds, and starts where it holds nothing."""
     track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Trackers of Accelerate that are told the metrics too; metrics.jsonl has them always."""
 

@@ -22,7 +22,7 @@ from safetensors.torch import save
 
 from sat_peft.backbones import create_backbone
 from sat_peft.errors import UsageError
-from sat_peft.run import atomic_replacement, write_json_atomic, write_text_atomic
+from sat_peft.files.outputs import atomic_replacement, write_json_atomic, write_text_atomic
 from sat_peft.tuner import SatConfig, load_reference_weights, save_adapter
 from sat_peft.tuner.reference import POSITION_KEY, TOKEN_KEY, read_checkpoint, state_dict_of
 

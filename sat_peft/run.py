@@ -1,6 +1,7 @@
 """The run folder: everything that a run leaves behind, readable at every moment.
 
-status.json    running, finished, …        config.json     the full configuration
+status.json    starting, running, finished, interrupted or failed
+config.json    the full configuration
 paths.json     where data and weights lie on this machine: for `--run` and `--config`, not for sharing
 versions.json  package versions            image_ids.json  the training images
 metrics.jsonl  one line per logged step    adapter/        the saved adapter
@@ -17,14 +18,11 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
-
-import numpy as np
 
 from sat_peft.errors import UsageError
 from sat_peft.files import (
@@ -35,10 +33,22 @@ from sat_peft.files import (
     read_bytes,
     read_json,
     read_json_object,
-    short_name,
     shown,
 )
-from sat_peft.shared_paths import PATHS, split_paths
+from sat_peft.files.outputs import (
+    FolderLock,
+    check_unlocked,
+    check_writable,
+    is_disk_full,
+    is_unfinished,
+    plain,
+    remove,
+    remove_unfinished,
+    write_json_atomic,
+    write_text_atomic,
+)
+from sat_peft.options import RUN_FIELDS
+from sat_peft.shared_paths import PATHS, split_paths, with_recorded_paths
 
 # What a run writes beside its configuration and status.
 _FILES = (
@@ -46,48 +56,11 @@ _FILES = (
     *("image_ids.json", "skipped.json", "set_aside.json", "classes.json", "examples.png", "report.html"),
 )
 _FOLDERS = ("adapter", "baselines", "gallery", "evaluation", "checkpoint")
+# The status until the configuration is written.
+_STARTING = "starting"
+# As torch's back ends tell that a process of the group is gone.
+_LOST_PROCESS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
 _PACKAGES = ("torch", "torchvision", "timm", "peft", "accelerate", "datasets", "evaluate", "numpy")
-
-
-# Bytes that a file's name may have on every common system.
-
-
-@contextmanager
-def atomic_replacement(path: Path) -> Iterator[Path]:
-    """A sibling of `path` to write to. It takes the place of `path` at the end, or is removed after an error, so that
-    `path` is never half written.
-    """
-    process = f".{os.getpid()}.tmp"
-    # A name may fill what a file system takes.
-    temporary = path.with_name(f".{short_name(path.name, len(process) + 1)}{process}")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text_atomic(path: Path, text: str) -> None:
-    """Writes `text` as UTF-8, whole or not at all."""
-    with atomic_replacement(path) as temporary:
-        # Half of a surrogate pair, which JSON may hold, is no UTF-8; written as its escape, JSON reads it again.
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-
-
-def _plain(value: object) -> object:
-    """What `json` cannot write itself as what it can."""
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"a {type(value).__name__} has no form in JSON: {value!r}")
-
-
-def write_json_atomic(path: Path, value: object) -> None:
-    """`write_text_atomic` of JSON; paths become strings, numpy values plain numbers and lists."""
-    write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
 
 
 def read_status(folder: Path) -> str | None:
@@ -104,43 +77,88 @@ def read_status(folder: Path) -> str | None:
     return values["status"]
 
 
-def check_output(path: str | Path, *, overwrite: bool = False, resume: bool = False) -> None:
+def check_output(path: str | Path, config: Mapping, *, overwrite: bool = False, resume: bool = False) -> None:
     """Refuses a folder that a run must not write into; a recipe asks before it starts anything long.
 
     Args:
-        path: the run folder.
+        path: run folder.
+        config: full configuration of the run, which goes on where an unfinished one of the same configuration stopped.
         overwrite: a run that it holds may be replaced.
         resume: it must hold a run, which did not come to its end.
 
     Raises:
-        UsageError: `path` is a file, holds other files, holds another run and `overwrite` is off, or, to be resumed,
-            holds none or a finished one.
+        UsageError: `path` cannot be written, is being written by another process, holds other files, holds another or
+            a finished run and `overwrite` is off, or, to be resumed, holds none or a finished one.
     """
     path = Path(path)
+    if resume and read_status(path) is None:
+        raise UsageError(f"{str(path)!r} holds no run that could be resumed. Name the run folder.")
+    check_writable(path)
+    check_unlocked(path)
+    links = [name for name in (*_FOLDERS, *_FILES) if (path / name).is_symlink()]
+    if links and not overwrite:
+        raise UsageError(
+            f"{str(path / links[0])!r} is a link, through which a run does not write. Remove it, or take --overwrite."
+        )
+    status = read_status(path)
     if resume:
-        if not is_file(path / "status.json"):
-            raise UsageError(f"{str(path)!r} holds no run that could be resumed. Name the run folder.")
-        if read_status(path) == "finished":
+        if status == "finished":
             raise UsageError(f"the run {str(path)!r} is finished; there is nothing to resume.")
         return
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"the output {str(path)!r} is a file; name a folder with --output.")
-    if not path.is_dir() or not any(path.iterdir()):
+    if status is None:
+        # Model folders have a config.json too, and weights are not to be mistaken for a run.
+        if path.is_dir() and any(not is_unfinished(file) for file in path.iterdir()):
+            raise UsageError(
+                f"the output folder {str(path)!r} holds files that are no run. Name another with --output."
+            )
         return
-    # Model folders have a config.json too, and weights are not to be mistaken for a run.
-    if not (path / "status.json").exists():
-        raise UsageError(f"the output folder {str(path)!r} holds files that are no run. Name another with --output.")
-    if not overwrite:
+    if overwrite or is_new(path):
+        return
+    if status == "finished" or changed_settings(path, config):
         raise UsageError(
             f"the output folder {str(path)!r} already holds a run. Name another with --output, or replace it with "
             "--overwrite."
         )
 
 
+def is_new(path: Path) -> bool:
+    """Whether nothing was computed yet in the run folder `path`, so that a run simply starts in it."""
+    return read_status(path) in (None, _STARTING) or not is_file(path / "config.json")
+
+
+def changed_settings(path: Path, config: Mapping, *, defaults: Mapping | None = None) -> list[str]:
+    """Names of the settings in which a run of `config` differs from the one of a folder; those of the run itself, as
+    the number of threads, make no difference.
+
+    Args:
+        path: run folder with its config.json.
+        config: full configuration.
+        defaults: of the settings; one that the recorded configuration lacks had its default's meaning. Without them it
+            is another.
+    """
+    file = path / "config.json"
+    if not is_file(file):
+        return ["config.json"]
+    recorded = with_recorded_paths(read_json_object(file, "the configuration of a run"), file)
+    known = _deciding(defaults or {}) | recorded
+    for name, value in config.items():
+        if isinstance(value, Path) and known.get(name):
+            # Earlier versions recorded paths as they were given.
+            known[name] = str(Path(known[name]).absolute())
+    return [name for name, value in _deciding(config).items() if name not in known or known[name] != value]
+
+
+def _deciding(config: Mapping) -> dict:
+    """The settings that decide the figures of a run, as json reads them back. A preset does so by the others."""
+    fields = {name: value for name, value in config.items() if name not in (*RUN_FIELDS, "preset")}
+    return json.loads(json.dumps(fields, default=str))
+
+
 class RunFolder(AbstractContextManager):
     """A folder for one run. Used as a context manager, it records how the run ended.
 
-    Only the main process writes; in the others every method does nothing.
+    Only the main process writes; in the others every method does nothing. While it is open, no other process may write
+    into the folder. A run of the same configuration that did not come to its end goes on.
 
     Args:
         path: the folder; it must not hold another run.
@@ -150,7 +168,7 @@ class RunFolder(AbstractContextManager):
         resume: go on with the run that the folder holds.
 
     Raises:
-        UsageError: see `check_output`.
+        UsageError: as `check_output`.
     """
 
     def __init__(
@@ -166,24 +184,23 @@ class RunFolder(AbstractContextManager):
         self.main_process = main_process
         if not main_process:
             return
-        check_output(self.path, overwrite=overwrite, resume=resume)
-        if resume:
-            self.write_json("status.json", {"status": "running"})
-            return
+        check_output(self.path, config, overwrite=overwrite, resume=resume)
         self.path.mkdir(parents=True, exist_ok=True)
-        # First of all, since it is what marks the folder as a run's.
+        self._lock = FolderLock(self.path)
+        remove_unfinished(self.path)
+        if is_new(self.path) or (overwrite and not resume):
+            # First of all, since it is what marks the folder as a run's, of which nothing is computed.
+            self.write_json("status.json", {"status": _STARTING})
+            # Results of the run that was here before must not stand beside this run's configuration.
+            for name in (*_FILES, *_FOLDERS):
+                remove(self.path / name)
+            shared, paths = split_paths(config)
+            if paths:
+                self.write_json(PATHS, paths)
+            self.write_json("config.json", shared)
+            versions = {name: version(name) for name in _PACKAGES}
+            self.write_json("versions.json", {"python": platform.python_version(), **versions})
         self.write_json("status.json", {"status": "running"})
-        # Results of the run that was here before must not stand beside this run's configuration.
-        for name in _FILES:
-            (self.path / name).unlink(missing_ok=True)
-        for name in _FOLDERS:
-            shutil.rmtree(self.path / name, ignore_errors=True)
-        shared, paths = split_paths(config)
-        if paths:
-            write_json_atomic(self.path / PATHS, paths)
-        write_json_atomic(self.path / "config.json", shared)
-        versions = {name: version(name) for name in _PACKAGES}
-        self.write_json("versions.json", {"python": platform.python_version(), **versions})
 
     def write_json(self, name: str, value: object) -> None:
         """Writes a JSON file into the folder, atomically."""
@@ -199,7 +216,7 @@ class RunFolder(AbstractContextManager):
         """Appends one line to metrics.jsonl."""
         if self.main_process:
             with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(metrics, default=_plain) + "\n")
+                file.write(json.dumps(metrics, default=plain) + "\n")
 
     def forget_metrics(self, method: str, *, after: int) -> None:
         """Takes the lines of a method's steps beyond `after` out of metrics.jsonl: a resumed run takes them again."""
@@ -218,12 +235,35 @@ class RunFolder(AbstractContextManager):
         write_text_atomic(file, "".join(kept))
 
     def __exit__(self, kind, error, trace) -> None:
-        if error is None:
-            self.write_json("status.json", {"status": "finished"})
-            if self.main_process:
-                shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
-        elif issubclass(kind, KeyboardInterrupt):
-            self.write_json("status.json", {"status": "interrupted"})
+        if not self.main_process:
+            return
+        try:
+            if error is None:
+                self.write_json("status.json", {"status": "finished"})
+                remove(self.path / "checkpoint")
+            elif issubclass(kind, KeyboardInterrupt):
+                self.write_json("status.json", {"status": "interrupted"})
+            else:
+                error = self._explained(error)
+                reason = str(error) if isinstance(error, UsageError) else "".join(traceback.format_exception(error))
+                self.write_json("status.json", {"status": "failed", "reason": reason})
+        except OSError as failure:
+            # The error of the run is the one to be told; its folder keeps the status `running`, from which it goes on.
+            if error is None or not is_disk_full(failure):
+                raise
+        finally:
+            self._lock.release()
+        if error is not None and isinstance(error, UsageError) and not issubclass(kind, UsageError):
+            raise error
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """A full disk or the end of another process in words, with what to do; other errors as they are."""
+        again = f"go on with --resume {self.path}"
+        if is_disk_full(error):
+            explained = UsageError(f"no space is left for {str(self.path)!r}. Free some space, then {again}.")
+        elif isinstance(error, RuntimeError) and any(text in str(error) for text in _LOST_PROCESS):
+            explained = UsageError(f"another process of this run has ended, so this one cannot go on. Then {again}.")
         else:
-            reason = str(error) if isinstance(error, UsageError) else "".join(traceback.format_exception(error))
-            self.write_json("status.json", {"status": "failed", "reason": reason})
+            return error
+        explained.__cause__ = error
+        return explained

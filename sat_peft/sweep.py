@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,18 +10,10 @@ from typing import Any
 
 from accelerate import PartialState
 
-from sat_peft.command_line import RUN_FIELDS
 from sat_peft.errors import UsageError
 from sat_peft.files import read_json_object
-from sat_peft.run import read_status
-from sat_peft.shared_paths import with_recorded_paths
-
-
-def _settings(config: Any) -> dict:
-    """The fields that decide the figures of a run, as json reads them back. A preset does so by the other fields."""
-    undeciding = (*RUN_FIELDS, "preset")
-    fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in undeciding}
-    return json.loads(json.dumps(fields, default=str))
+from sat_peft.files.outputs import check_writable
+from sat_peft.run import changed_settings, is_new, read_status
 
 
 def run_cells(
@@ -46,21 +37,14 @@ def run_cells(
         UsageError: a cell's folder holds a run of another configuration.
     """
     state, results = PartialState(), {}
-    if folder.is_file():
-        raise UsageError(f"the output {str(folder)!r} is a file; name a folder with --output.")
+    if state.is_main_process:
+        check_writable(folder)
     plans = {}
     for name, cell in cells.items():
         place = folder / name
-        status = None if overwrite else read_status(place)
+        status = None if overwrite or is_new(place) else read_status(place)
         if status is not None:
-            file = place / "config.json"
-            recorded = with_recorded_paths(read_json_object(file, "the configuration of a run"), file)
-            # Earlier versions recorded paths as they were given.
-            for key in recorded.keys() & {key for key, value in vars(cell).items() if isinstance(value, Path)}:
-                recorded[key] = str(Path(recorded[key]).absolute()) if recorded[key] else None
-            # A field that came later had its default's meaning.
-            known = _settings(type(cell)()) | recorded
-            changed = [key for key, value in _settings(cell).items() if known[key] != value]
+            changed = changed_settings(place, vars(cell), defaults=vars(type(cell)()))
             if changed:
                 raise UsageError(
                     f"the folder {place} holds a run with other values of {', '.join(changed[:5])}. Name another "

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import io
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -20,8 +21,10 @@ from transformers import get_scheduler
 from sat_peft.data.sampler import EpochSampler
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.files import FileProblem, check_values, path_problem
+from sat_peft.files.outputs import atomic_replacement
 from sat_peft.options import OptimizationOptions
-from sat_peft.run import RunFolder, atomic_replacement
+from sat_peft.run import RunFolder
+from sat_peft.termination import Terminated, is_terminating, termination_waits
 
 # Devices on which torch has AdamW in one kernel: four times faster than its default on a CPU.
 _FUSED_ADAMW = ("cpu", "cuda", "mps", "xpu")
@@ -207,12 +210,18 @@ class Training:
         with tqdm(initial=self.step, total=self.steps, desc=f"training {self.name}") as self._bar:
             while self.step < self.steps:
                 self._epoch, self._batch, batch = next(batches)
-                with self.accelerator.accumulate(self.module):
-                    yield batch
-                # After the loop's own work of this step, so that a resumed run has it behind it too.
-                due = self.checkpoint_every and self.accelerator.sync_gradients
-                if due and (self.step % self.checkpoint_every == 0 or self.step == self.steps):
-                    self._save()
+                # Of several processes each hears of it in another step, and they can save together alone.
+                alone = self.accelerator.num_processes == 1
+                with termination_waits() if alone else nullcontext():
+                    with self.accelerator.accumulate(self.module):
+                        yield batch
+                    # After the loop's own work of this step, so that a resumed run has it behind it too.
+                    due = self.checkpoint_every and self.accelerator.sync_gradients
+                    last = self.step == self.steps or (alone and is_terminating())
+                    if due and (self.step % self.checkpoint_every == 0 or last):
+                        self._save()
+                if alone and is_terminating():
+                    raise Terminated
         self.module.eval()
 
     def update(self, terms: Mapping[str, torch.Tensor]) -> None:
@@ -256,8 +265,11 @@ class Training:
             "scheduler": self.scheduler.state_dict(),
             "generators": generators,
         }
+        # torch writes a file by parts, and tells of a full disk by no error of the system.
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
         with atomic_replacement(self._file) as file:
-            torch.save(state, file)
+            file.write_bytes(buffer.getbuffer())
 
     def _restore(self) -> None:
         state = read_state(self._file)

@@ -152,8 +152,8 @@ def build_page(methods: Methods, title: str, downloads: Path) -> gradio.Blocks:
     """
     import gradio
 
+    from sat_peft.files.outputs import write_json_atomic
     from sat_peft.prediction.pictures import overlay
-    from sat_peft.run import write_json_atomic
 
     def localize_image(file: str | None, threshold: float):
         if file is None:

@@ -148,7 +148,7 @@ def _read_pictures(root: Path, draw: random.Random) -> None:
 
 
 def _make_run(root: Path) -> None:
-    from sat_peft.run import write_json_atomic
+    from sat_peft.files.outputs import write_json_atomic
 
     figures = {"gt_known": 50.0, "top1_loc": 40.0, "top5_loc": None, "top1_cls": 60.0}
     results = {"protocol": "original", "threshold": 0.4, "threshold_source": "validation", "training_images": 8}

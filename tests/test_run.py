@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from sat_peft.errors import UsageError
-from sat_peft.run import RunFolder, write_json_atomic, write_text_atomic
+from sat_peft.files.outputs import write_json_atomic, write_text_atomic
+from sat_peft.run import RunFolder
 
 
 def read(folder: Path, name: str):
@@ -72,7 +73,8 @@ def test_overwriting_leaves_nothing_of_the_run_before(tmp_path):
         (tmp_path / "examples.png").touch()
         (tmp_path / "adapter").mkdir()
         (tmp_path / "adapter" / "adapter_model.safetensors").touch()
-    RunFolder(tmp_path, {"seed": 1}, overwrite=True)
+    with RunFolder(tmp_path, {"seed": 1}, overwrite=True):
+        pass
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "versions.json", "status.json"}
     assert read(tmp_path, "config.json") == {"seed": 1}
 

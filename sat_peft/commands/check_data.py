@@ -40,8 +40,8 @@ def main(config: Config) -> int:
     # The heavy imports wait until the options are read, so that --help and a mistyped option answer at once.
     from sat_peft.data.check import SKIPPED_KINDS, check_data
     from sat_peft.data.sources import load_source
+    from sat_peft.files.outputs import write_json_atomic
     from sat_peft.report.data_check import data_check_text, draw_contact_sheet
-    from sat_peft.run import write_json_atomic
 
     output = config.output or Path("runs", f"check_data-{datetime.now():%Y%m%d-%H%M%S}")
     if output.exists() and not output.is_dir():

@@ -98,7 +98,7 @@ def read_split(config: Config):
 
 def main(config: Config) -> None:
     # The heavy imports wait until the options are read, so that --help and a mistyped option answer at once.
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
 
     from sat_peft import Localizer
     from sat_peft.cpu import prepare_cpu
@@ -124,7 +124,8 @@ def main(config: Config) -> None:
         raise UsageError("image files and --label-from folder do not go with --data; leave out one of them.")
     if config.flat and config.no_flat:
         raise UsageError("--flat and --no-flat exclude each other; leave out both, and flat is taken where it can be.")
-    check_prediction_folder(output)
+    if PartialState().is_main_process:
+        check_prediction_folder(output)
     if config.data is None:
         images = find_images(config.images, leave_out=output)
     else:

@@ -30,7 +30,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    from sat_peft.run import write_text_atomic
+    from sat_peft.files.outputs import write_text_atomic
 
     if config.name not in RECIPES:
         raise unknown_choice("recipe", config.name, RECIPES)

@@ -10,30 +10,34 @@ maps/, overlays/   pictures named after the image, on request
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from sat_peft.errors import UsageError
 from sat_peft.files import FileProblem, read_json_object, shown
+from sat_peft.files.outputs import (
+    check_unlocked,
+    check_writable,
+    is_unfinished,
+    remove,
+    remove_unfinished,
+    write_json_atomic,
+)
 from sat_peft.formats import FORMATS
-from sat_peft.run import write_json_atomic
 
 SETTINGS = "prediction.json"
 SKIPPED = "skipped.jsonl"
 MAPS, OVERLAYS = "maps", "overlays"
 _OWN = (SETTINGS, SKIPPED, MAPS, OVERLAYS, "journal-*.jsonl", *(fmt.path for fmt in FORMATS.values()))
-# What a killed process leaves of files that it was writing.
-_UNFINISHED = ".*.tmp"
 
 
 def check_prediction_folder(folder: Path) -> None:
     """Raises `UsageError` if predictions may not be written to `folder` whatever their settings are."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"the output {str(folder)!r} is a file; name a folder with --output.")
+    check_writable(folder)
+    check_unlocked(folder)
     if not folder.is_dir() or (folder / SETTINGS).exists():
         return
-    foreign = sorted(path.name for path in folder.iterdir() if not path.match(_UNFINISHED))
+    foreign = sorted(path.name for path in folder.iterdir() if not is_unfinished(path))
     if foreign:
         raise UsageError(
             f"the output folder {str(folder)!r} holds files that are no predictions ({', '.join(foreign[:5])}). Name "
@@ -45,23 +49,26 @@ def open_prediction_folder(folder: Path, settings: Mapping, *, overwrite: bool =
     """Prepares `folder` for predictions with `settings`, new or continued.
 
     Args:
-        folder: made where it does not exist.
+        folder: that exists, locked by this process.
         settings: ready for JSON; those of the folder must be equal.
         overwrite: remove predictions that are there, of these settings or others.
 
     Raises:
-        UsageError: the folder holds predictions with other settings, or other files.
+        UsageError: the folder holds predictions with other settings, or links, through which nothing is written.
     """
-    check_prediction_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / SETTINGS
     if file.exists() and overwrite:
         # The settings go last: without them the rest would be the files of a stranger.
         for pattern in (*_OWN[1:], SETTINGS):
             for path in folder.glob(pattern):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for path in folder.rglob(_UNFINISHED):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                remove(path)
+    links = [name for name in (MAPS, OVERLAYS) if (folder / name).is_symlink()]
+    if links:
+        raise UsageError(
+            f"{str(folder / links[0])!r} is a link, through which no predictions are written. Remove it, or take "
+            "--overwrite."
+        )
+    remove_unfinished(folder)
     if not file.exists():
         write_json_atomic(file, dict(settings))
         return

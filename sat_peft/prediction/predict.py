@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import time
@@ -19,6 +18,7 @@ from peft import get_peft_model_state_dict
 
 from sat_peft.data.threads import in_order
 from sat_peft.errors import UsageError
+from sat_peft.files.outputs import FolderLock, is_disk_full
 from sat_peft.formats import FORMATS, Prediction, PredictionSet, check_format, check_names, write_format
 from sat_peft.formats.files import text_file_replacement
 from sat_peft.formats.names import picture_paths, shared_annotation
@@ -26,13 +26,11 @@ from sat_peft.formats.predictions import LOCAL_FILES
 from sat_peft.localization import covers_image
 from sat_peft.localization.components import check_min_area
 from sat_peft.localizer import PROTOCOL, Localization, Localizer
-from sat_peft.prediction.folder import MAPS, OVERLAYS, SKIPPED, open_prediction_folder
+from sat_peft.prediction.folder import MAPS, OVERLAYS, SKIPPED, check_prediction_folder, open_prediction_folder
 from sat_peft.prediction.inputs import ImageFiles
 from sat_peft.prediction.journal import Journal, JournalWriter, repair
 from sat_peft.prediction.pictures import map_picture, overlay, save_picture, thumbnail
 from sat_peft.tuner.backbone import weight_fingerprint
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -139,8 +137,12 @@ def predict(
         "maps": maps,
         "overlays": overlays,
     }
+    lock = None
     try:
         if accelerator.is_main_process:
+            check_prediction_folder(output)
+            output.mkdir(parents=True, exist_ok=True)
+            lock = FolderLock(output)
             open_prediction_folder(output, settings, overwrite=overwrite)
             repair(output)
         accelerator.wait_for_everyone()
@@ -207,12 +209,15 @@ def predict(
             }
             failures, whole, files = _write_results(localizer, images, output, formats, settings)
     except OSError as error:
-        if error.errno not in _DISK_FULL:
+        if not is_disk_full(error):
             raise
         raise UsageError(
             f"no space is left for {str(output)!r} ({error.strerror}). What is done is kept: free some space and give "
             "the same command again, and it goes on."
         ) from error
+    finally:
+        if lock is not None:
+            lock.release()
     return PredictionSummary(len(images.image_ids), len(images.image_ids) - len(todo), failures, whole, seconds, files)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from sat_peft.run import atomic_replacement
+from sat_peft.files.outputs import atomic_replacement
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; line styles tell them apart in grey print.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")

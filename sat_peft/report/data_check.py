@@ -17,8 +17,8 @@ from sat_peft.data.check import KINDS, DataCheck, SplitCheck
 from sat_peft.data.decoding import decode_image, decode_masks
 from sat_peft.data.features import mask_cells, undecoded
 from sat_peft.errors import UsageError
+from sat_peft.files.outputs import atomic_replacement
 from sat_peft.files.paths import shown_name
-from sat_peft.run import atomic_replacement
 
 _SHOWN_FINDINGS = 5
 _SHOWN_CLASSES = 8

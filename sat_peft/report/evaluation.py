@@ -18,9 +18,9 @@ from pathlib import Path
 from sat_peft.baselines import BASELINES
 from sat_peft.errors import UsageError
 from sat_peft.evaluator import Evaluation
+from sat_peft.files.outputs import check_writable, write_json_atomic, write_text_atomic
 from sat_peft.localization import LocalizationResult
 from sat_peft.report.curves import draw_iou_histograms, draw_threshold_curves
-from sat_peft.run import write_json_atomic, write_text_atomic
 
 _FILES = (
     *("results.json", "table.md", "curves.json", "records_*.jsonl", "accuracy_*.png", "iou_*.png"),
@@ -93,8 +93,7 @@ def check_evaluation_folder(folder: Path, *, overwrite: bool = False) -> None:
 
     What an evaluation that was broken off left there may be replaced, a whole one with `overwrite`.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"the output {str(folder)!r} is a file; name a folder with --output.")
+    check_writable(folder)
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     foreign = [name for name in names if not any(fnmatch(name, known) for known in (*_FILES, _UNFINISHED))]
     if foreign:

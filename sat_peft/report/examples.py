@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from sat_peft.run import atomic_replacement
+from sat_peft.files.outputs import atomic_replacement
 
 _PREDICTED, _TRUE = "#ff3b30", "#34c759"
 

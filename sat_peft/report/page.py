@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -12,10 +13,10 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sat_peft.errors import UsageError
+from sat_peft.files.outputs import write_text_atomic
 from sat_peft.report.curves import iou_figure, loss_figure, threshold_figure, to_svg
 from sat_peft.report.evaluation import FIGURES, ORACLE_WARNING
 from sat_peft.report.folder import Gallery, Measurement, RunRecord, read_run
-from sat_peft.run import write_text_atomic
 
 REPORT = "report.html"
 
@@ -27,13 +28,14 @@ _RECORD_FIELDS = (
 _TILES = ("gt_known", "top1_loc", "top1_cls")
 
 
-def write_report(run_folder: str | Path, output: str | Path | None = None) -> Path:
+def write_report(run_folder: str | Path, output: str | Path | None = None, *, status: str | None = None) -> Path:
     """Draws the report of a run folder, of a run that is finished, running, interrupted or failed, or of a folder that
     recipes/evaluate.py wrote. Needs no model, no data set and no network; neither does the page.
 
     Args:
         run_folder: of the run.
         output: the HTML file; by default report.html in `run_folder`.
+        status: of the run, told instead of the recorded one: a run draws its page before it is finished.
 
     Returns:
         The path of the page.
@@ -49,6 +51,8 @@ def write_report(run_folder: str | Path, output: str | Path | None = None) -> Pa
     if output != run_folder / REPORT and not output.parent.is_dir():
         raise UsageError(f"the folder of the output {str(output)!r} does not exist; create it first.")
     run = read_run(run_folder)
+    if status is not None:
+        run = replace(run, status={"status": status})
     try:
         page = render(run)
     except Exception as error:  # of values that no run writes, template and plots raise what they like

@@ -30,10 +30,10 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from sat_peft.data.loaders import ImageRows
 from sat_peft.evaluator import Evaluation, Method
+from sat_peft.files.outputs import write_json_atomic
 from sat_peft.localization import Protocol, get_protocol
 from sat_peft.report.curves import iou_histogram
 from sat_peft.report.evaluation import METHOD_TITLES, figures_entry, image_record, method_entry
-from sat_peft.run import write_json_atomic
 
 # Resamples of the images behind the confidence intervals.
 BOOTSTRAP = 1000

@@ -8,8 +8,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from sat_peft.baselines import BASELINES
+from sat_peft.files.outputs import atomic_replacement
 from sat_peft.report.tables import FIGURES
-from sat_peft.run import atomic_replacement
 from sat_peft.shared_paths import without_absolute_paths
 from sat_peft.sweep import Point, pareto_front
 

@@ -12,9 +12,10 @@ import pytest
 from run_folders import CLASSES, HOSTILE, evaluated, loader, write_large_gallery, write_run
 
 from sat_peft.errors import UsageError
+from sat_peft.files.outputs import write_json_atomic
 from sat_peft.report.evaluation import image_records, method_entry, write_evaluation
 from sat_peft.report.page import write_report
-from sat_peft.run import RunFolder, write_json_atomic
+from sat_peft.run import RunFolder
 
 
 class Page(HTMLParser):

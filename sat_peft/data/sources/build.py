@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import stat
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import psutil
 from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
-from datasets.fingerprint import get_temporary_cache_files_directory
 
 from sat_peft.data.box_formats import seem_relative
 from sat_peft.data.decoding import decode_image, decode_masks, outside_problem
@@ -24,6 +29,9 @@ from sat_peft.data.sources.records import Problems, Record, SourceSplit
 from sat_peft.errors import UsageError
 from sat_peft.files import respelled, spelled
 
+# Of folders for the rows of data sets, before the number of the process.
+_TEMPORARY = "sat_peft-rows-"
+_ORPHAN_SECONDS = 3600
 _LARGEST_PIXEL = 1e7
 _ADD = "Add it, or remove its entry."
 # What boxes in pixels are whose numbers are none, and the fix.
@@ -38,8 +46,22 @@ def _file_cell(path: Path) -> dict:
 
 
 def new_arrow_file() -> str:
-    """The path of a file that is removed at the end of the process."""
-    return str(Path(tempfile.mkdtemp(dir=get_temporary_cache_files_directory())) / "rows.arrow")
+    """The path of a file that is removed at the end of the process; after a kill, by a later process."""
+    _remove_orphans()
+    folder = tempfile.mkdtemp(prefix=f"{_TEMPORARY}{os.getpid()}-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return str(Path(folder) / "rows.arrow")
+
+
+@cache
+def _remove_orphans() -> None:
+    """Removes the files of processes that were killed; of old ones alone, since containers may share the folder."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*-*"):
+        process = folder.name.removeprefix(_TEMPORARY).partition("-")[0]
+        with suppress(OSError):
+            old = time.time() - folder.stat().st_mtime > _ORPHAN_SECONDS
+            if old and process.isdecimal() and not psutil.pid_exists(int(process)):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def box_text(box) -> str:
