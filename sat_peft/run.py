@@ -101,6 +101,9 @@ def check_output(path: str | Path, config: Mapping, *, overwrite: bool = False, 
             f"{str(path / links[0])!r} is a link, through which a run does not write. Remove it, or take --overwrite."
         )
     status = read_status(path)
+    if status == "finished":
+        # Of a process that was killed between its last two acts.
+        remove(path / "checkpoint")
     if resume:
         if status == "finished":
             raise UsageError(f"the run {str(path)!r} is finished; there is nothing to resume.")
