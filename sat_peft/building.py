@@ -136,6 +136,7 @@ def create_loaders(
         cache_train=True,
         seed=seed,
     )
+    _tell_uneven(len(loaders.train.dataset), optimization.batch_size)
     if optimization.feature_cache is None:
         return loaders
     rows = _cached_features(model, loaders.train.dataset, optimization, run)
@@ -143,6 +144,18 @@ def create_loaders(
         loaders,
         features=build_feature_loader(rows, batch_size=optimization.batch_size, num_workers=run.num_workers, seed=seed),
     )
+
+
+def _tell_uneven(images: int, batch_size: int) -> None:
+    """Says where several processes do not train as one would."""
+    state = PartialState()
+    rest = images % (batch_size * state.num_processes)
+    if state.num_processes > 1 and rest:
+        state.print(
+            f"The last step of an epoch has {rest} images for {state.num_processes} processes of {batch_size}; "
+            "Accelerate repeats others to fill it up, so the training differs a little from that of one process. A "
+            f"--batch-size by which {images} images can be divided, times the processes, avoids it."
+        )
 
 
 def _cached_features(

@@ -209,10 +209,15 @@ class Localizer:
             known = None if labels is None else list(islice(labels, len(batch)))
             if known is not None and len(known) < len(batch):
                 raise UsageError(f"there are more images than labels: image {batch[len(known)][0]} has none.")
-            decoded = [_decode(image, number) for number, image in batch]
+            inputs, sizes = [], []
+            for number, image in batch:
+                # One at a time in full size.
+                decoded = _decode(image, number)
+                sizes.append((decoded.shape[2], decoded.shape[1]))
+                inputs.append(self.transform(decoded))
             yield from self.localize_inputs(
-                torch.stack([self.transform(image) for image in decoded]),
-                [(image.shape[2], image.shape[1]) for image in decoded],
+                torch.stack(inputs),
+                sizes,
                 known,
                 threshold=threshold,
                 multi=multi,

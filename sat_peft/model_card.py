@@ -12,6 +12,7 @@ from peft.utils import CONFIG_NAME
 from sat_peft.errors import UsageError
 from sat_peft.files import check_values, is_file, read_json_object
 from sat_peft.files.outputs import write_text_atomic
+from sat_peft.files.paths import as_code
 from sat_peft.localizer import PROTOCOL
 from sat_peft.restore import read_adapter_config
 
@@ -136,18 +137,12 @@ def _hub_id(config: dict) -> str | None:
     return f"{hub_id}{name}" if hub_id and hub_id.endswith("/") else hub_id
 
 
-def _as_code(text: str) -> str:
-    """Text that Markdown shows as it stands, whatever characters it holds."""
-    fence = "``" if "`" in text else "`"
-    return f"{fence}{' '.join(text.split())}{fence}"
-
-
 def _adapter_section(config: dict) -> str:
     backbone = config.get("backbone") or {}
     names = config.get("class_names")
     classes = f"{config.get('num_classes')} classes"
     if names:
-        shown = ", ".join(_as_code(name) for name in names[:_CLASSES_SHOWN])
+        shown = ", ".join(as_code(name) for name in names[:_CLASSES_SHOWN])
         classes += f": {shown}{', …' if len(names) > _CLASSES_SHOWN else ''}"
     size = " x ".join(map(str, backbone["img_size"])) if backbone.get("img_size") else "any number of"
     return f"""## The adapter

@@ -70,13 +70,13 @@ def command(name: str, folder: Path, output: Path, run: Path | None) -> Callable
     training = ["--data", folder / "data", "--weights", folder / "model.safetensors", "--backbone", "test_vit"]
     training += ["--preset", "part_scenes", "--image-size", 64, "--checkpoint-every", 1, "--threads", 1]
     training += ["--batch-size", 2, "--baselines", "cam", "centre_box", "--output", output]
+    formats = ["--formats", "coco", "voc", "jsonl", "--overlays", "--batch-size", 2]
     arguments = {
         "few_shot": [*training, "--steps", 2],
         "sweep": [*training, "--steps", 1, "--trials", 2],
         "full_data": [*training, "--epochs", 2],
         "evaluate": ["--run", run, "--output", output, "--bootstrap", 10, "--threads", 1],
-        "predict": [folder / "data" / "test", "--run", run, "--output", output, "--threads", 1]
-        + ["--formats", "coco", "voc", "jsonl", "--overlays", "--batch-size", 2],
+        "predict": [folder / "data" / "test", *formats, "--run", run, "--output", output, "--threads", 1],
     }[name]
     texts = [str(argument) for argument in arguments]
     if name in ("evaluate", "predict"):

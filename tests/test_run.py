@@ -138,3 +138,88 @@ def test_process_killed_between_write_and_rename_leaves_the_old_file(tmp_path, m
     assert process.exitcode == -signal.SIGKILL
     assert file.read_text() == "old"
     assert [path.read_text() for path in tmp_path.glob(".a.txt.*.tmp")] == ["new"]
+
+
+def resumed(folder: Path, config: dict, **options) -> set[str]:
+    """Names in a run folder while a run with that configuration is open."""
+    with RunFolder(folder, config, **options):
+        return {path.name for path in folder.iterdir()} - {".lock", ".lock.json"}
+
+
+FRESH = {"config.json", "versions.json", "status.json"}
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        {},
+        {".status.json.1.tmp": ""},
+        {"status.json": '{"status": "starting"}'},
+        {"status.json": '{"status": "starting"}', "config.json": '{"seed": 7}', "results.json": "{}"},
+        {"status.json": '{"status": "running"}'},  # of earlier versions, which wrote it before the configuration
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}])
+def test_a_run_that_was_killed_before_it_computed_anything_starts(left, options, tmp_path):
+    for name, text in left.items():
+        (tmp_path / name).write_text(text)
+    assert resumed(tmp_path, {"seed": 0}, **options) == FRESH
+    assert read(tmp_path, "config.json") == {"seed": 0}
+
+
+def test_the_same_configuration_goes_on_with_what_is_there_and_another_does_not(tmp_path):
+    with pytest.raises(KeyboardInterrupt), RunFolder(tmp_path, {"seed": 0, "threads": 1}):
+        raise KeyboardInterrupt
+    (tmp_path / "metrics.jsonl").touch()
+    with pytest.raises(UsageError, match=r"already holds a run.*--output.*--overwrite"):
+        RunFolder(tmp_path, {"seed": 1, "threads": 1})
+    # Threads are of the run and not of the experiment.
+    assert "metrics.jsonl" in resumed(tmp_path, {"seed": 0, "threads": 2})
+    with pytest.raises(UsageError, match="already holds a run"):
+        RunFolder(tmp_path, {"seed": 0, "threads": 1})
+
+
+def test_a_run_that_is_being_written_is_left_alone(tmp_path):
+    with (
+        RunFolder(tmp_path, {"seed": 0}),
+        pytest.raises(UsageError, match=f"written by process {os.getpid()}"),
+    ):
+        RunFolder(tmp_path, {"seed": 0}, resume=True)
+
+
+def test_links_in_a_run_folder_are_told_before_anything_is_computed(tmp_path):
+    target = tmp_path / "elsewhere"
+    target.mkdir()
+    (target / "precious").touch()
+    with pytest.raises(KeyboardInterrupt), RunFolder(tmp_path / "run", {}):
+        raise KeyboardInterrupt
+    (tmp_path / "run" / "checkpoint").symlink_to(target)
+    with pytest.raises(UsageError, match=r"checkpoint.*is a link.*--overwrite"):
+        RunFolder(tmp_path / "run", {})
+    assert resumed(tmp_path / "run", {}, overwrite=True) == FRESH
+    assert (target / "precious").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(28, "No space left on device"), "no space is left"),
+        (RuntimeError("gloo: Connection reset by peer [10.0.0.1]:1234"), "another process of this run has ended"),
+    ],
+)
+def test_full_disks_and_lost_processes_are_told_with_the_way_on(error, words, tmp_path):
+    with pytest.raises(UsageError, match=f"{words}.*--resume {tmp_path}") as caught, RunFolder(tmp_path, {}):
+        raise error
+    assert caught.value.__cause__ is error
+    assert read(tmp_path, "status.json") == {"status": "failed", "reason": str(caught.value)}
+
+
+def test_a_disk_that_is_too_full_for_the_status_hides_no_error(tmp_path, monkeypatch):
+    def full(path, value):
+        raise OSError(28, "No space left on device")
+
+    run = RunFolder(tmp_path, {})
+    monkeypatch.setattr("sat_peft.run.write_json_atomic", full)
+    with pytest.raises(UsageError, match="no space is left"), run:
+        raise OSError(28, "No space left on device")
+    assert read(tmp_path, "status.json") == {"status": "running"}

@@ -53,7 +53,12 @@ def main(config: Config) -> int:
     options = data_options(config)
     check = check_data(
         lambda split, problems: load_source(
-            options.data, split, root=options.data_root, problems=problems, **source_options(options)
+            options.data,
+            split,
+            root=options.data_root,
+            allow_outside=options.allow_outside,
+            problems=problems,
+            **source_options(options),
         ),
         workers=config.workers,
         tolerated=(SKIPPED_KINDS if options.skip_bad else ()) + (("leak",) if config.allow_duplicates else ()),

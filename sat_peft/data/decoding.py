@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
+import tempfile
+import threading
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from filelock import FileLock
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torchvision.transforms import v2
 
@@ -35,6 +39,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# From here on images are decoded one at a time: 100 MB of pixels, several times over while they are converted.
+_LARGE_PIXELS = 33_000_000
+_THREAD_LOCK = threading.Lock()
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "AVIF", "BMP", "DIB", "GIF", "PPM")
 
 
@@ -95,6 +102,19 @@ def _opened(record: dict, name: str):
         raise UsageError(
             f"the {name} cannot be read ({reason}). Repair the file or remove it from the data."
         ) from error
+
+
+@contextmanager
+def _room_for(image: Image.Image):
+    """Decodes a large image while no other large one is decoded, by any thread or process of the user: half a megabyte
+    of PNG may become gigabytes of pixels.
+    """
+    if image.width * image.height < _LARGE_PIXELS:
+        yield
+        return
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    with _THREAD_LOCK, FileLock(os.path.join(tempfile.gettempdir(), f"sat_peft-{user}-large-image.lock")):
+        yield
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
@@ -158,7 +178,7 @@ def decode_image(record: dict, image_id: str) -> torch.Tensor:
         UsageError: the file is missing, damaged or no image, its pixels have no fixed range, or there are more than
             179 million of them.
     """
-    with _opened(record, f"image {image_id!r}") as image:
+    with _opened(record, f"image {image_id!r}") as image, _room_for(image):
         return image_to_tensor(image)
 
 
@@ -173,7 +193,7 @@ def decode_mask(record: dict, image_id: str) -> np.ndarray:
         UsageError: as for `decode_image`.
     """
     file = f" {record['path']!r}" if record.get("path") else ""
-    with _opened(record, f"mask{file} of {image_id!r}") as mask:
+    with _opened(record, f"mask{file} of {image_id!r}") as mask, _room_for(mask):
         return np.asarray(_to_eight_bits(_upright(mask)).convert("L")) > 127
 
 

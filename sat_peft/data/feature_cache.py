@@ -3,7 +3,8 @@
 A cache is one file FOLDER/KEY.npy, (rows * views, N, D) float16 or float32, memory-mapped. KEY is a hash of everything
 that the tokens depend on, which FOLDER/KEY.json spells out: the bytes of every image, the transform and its views, the
 frozen weights, the versions of the libraries. So whatever changes leads to another file. A file is written under
-another name and renamed when it is whole; a lock keeps two processes from building the same one.
+another name and renamed when it is whole; a lock keeps two processes from building the same one. KEY.crc has a checksum
+of every view, which is compared whenever it is read.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -31,6 +33,7 @@ from sat_peft.data.features import labels
 from sat_peft.data.loaders import ImageRows, collate, training_loader
 from sat_peft.data.sampler import EpochSampler, View
 from sat_peft.errors import UsageError, unknown_choice
+from sat_peft.files.outputs import atomic_replacement
 from sat_peft.tuner import FrozenTokens
 
 DTYPES = ("float16", "float32")
@@ -40,6 +43,7 @@ _VERSION = 1
 # float16 and other kernels stay below it by a factor of ten, another image or weight does not.
 _CHECKED, _TOLERANCE = 2, 1e-2
 _GB = 10**9
+_CHECKSUMS = ".crc"
 _SMALLER = "Take fewer views (--feature-views) or float16 (--feature-dtype)"
 
 
@@ -129,10 +133,11 @@ class FeatureRows(Dataset):
     def __init__(self, path: Path, labels: np.ndarray, image_shape: tuple[int, int, int]):
         self.path, self.labels, self.image_shape = path, labels, image_shape
         self.tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+        self.checksums = _read_checksums(path)
 
     def __getstate__(self) -> dict:
         # Pickled whole, a memory map would be its content.
-        return {name: value for name, value in self.__dict__.items() if name != "tokens"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("tokens", "checksums")}
 
     def __setstate__(self, state: dict) -> None:
         self.__init__(**state)
@@ -141,8 +146,11 @@ class FeatureRows(Dataset):
         return len(self.labels)
 
     def __getitem__(self, view: View) -> dict:
+        tokens = self.tokens[view.seed].copy()
+        if zlib.crc32(tokens.data) != self.checksums[view.seed]:
+            raise UsageError(f"the feature cache {self.path} is damaged. Remove it; the next run builds it anew.")
         return {
-            "tokens": torch.from_numpy(self.tokens[view.seed].copy()),
+            "tokens": torch.from_numpy(tokens),
             "label": self.labels[view.row],
             "index": view.row,
         }
@@ -227,6 +235,12 @@ def _images_digest(rows: datasets.Dataset) -> str:
     return digest.hexdigest()
 
 
+def _read_checksums(path: Path) -> np.ndarray:
+    """CRC-32 of every view of a cache, which are beside it."""
+    with path.with_suffix(_CHECKSUMS).open("rb") as file:
+        return np.load(file, allow_pickle=False)
+
+
 def _lock(path: Path) -> FileLock:
     return FileLock(path.with_suffix(".lock"))
 
@@ -251,13 +265,15 @@ def _problem(path: Path, source: FeatureSource) -> str | None:
         return "is not there"
     try:
         tokens = np.load(path, mmap_mode="r", allow_pickle=False)
-        shape = tokens.shape
+        shape, checksums = tokens.shape, _read_checksums(path)
     except Exception as error:  # the header is read by Python's own parser, which raises what it likes
         return f"is damaged ({error})"
     if len(shape) != 3:
         return f"is damaged (it has {len(shape)} dimensions)"
     if len(tokens) != len(source) or tokens.dtype != source.dtype:
         return f"has {len(tokens)} entries of {tokens.dtype} instead of {len(source)} of {source.dtype}"
+    if checksums.shape != shape[:1] or checksums.dtype != np.uint32:
+        return "has damaged checksums"
     places = np.linspace(0, len(source) - 1, _CHECKED).astype(int).tolist()
     now = np.concatenate(list(source.batches(places))).astype(np.float32)
     there = tokens[places].astype(np.float32)
@@ -281,7 +297,7 @@ def _build(path: Path, source: FeatureSource, details: dict, limit: float, say: 
             f"the feature cache needs {size / _GB:.3g} GB, and {path.parent} has {free / _GB:.3g} GB left. "
             f"{_SMALLER}, or name another folder."
         )
-    part = path.with_suffix(".part")
+    part, checksums = path.with_suffix(".part"), []
     try:
         with part.open("wb") as file:
             npy.write_array_header_1_0(
@@ -291,10 +307,13 @@ def _build(path: Path, source: FeatureSource, details: dict, limit: float, say: 
             with tqdm(total=len(source), desc="feature cache", unit="view") as bar:
                 for tokens in source.batches(range(len(source))):
                     file.write(tokens.data)
+                    checksums += [zlib.crc32(view.data) for view in tokens]
                     bar.update(len(tokens))
             file.flush()
             os.fsync(file.fileno())
         path.with_suffix(".json").write_text(json.dumps(details, indent=2) + "\n", encoding="utf-8")
+        with atomic_replacement(path.with_suffix(_CHECKSUMS)) as temporary, temporary.open("wb") as file:
+            np.save(file, np.array(checksums, np.uint32))
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -326,5 +345,5 @@ def _make_room(path: Path, size: int, limit: float, say: Callable[[str], None]) 
         oldest = others.pop(0)
         used -= oldest.stat().st_size
         say(f"feature cache: {oldest} is removed, to stay within {limit / _GB:.3g} GB")
-        for each in (oldest, oldest.with_suffix(".json"), oldest.with_suffix(".lock")):
+        for each in (oldest, *(oldest.with_suffix(suffix) for suffix in (".json", ".lock", _CHECKSUMS))):
             each.unlink(missing_ok=True)

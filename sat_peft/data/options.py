@@ -26,6 +26,9 @@ class DataOptions:
     skip_bad: bool = False
     """Leave out images and entries that cannot be used, counted and listed in skipped.json, instead of stopping at the
     first one. Every image is read once."""
+    allow_outside: bool = False
+    """Also read images outside of the data's folder, where absolute paths, `..` or links lead. Pictures of them may get
+    into reports that are shared."""
     validation_fraction: float | None = None
     """Share of the training images of every class that is set aside for validation, where there is no such split."""
     test_fraction: float = 0.2
@@ -84,7 +87,7 @@ class DataOptions:
 Options = TypeVar("Options", bound=DataOptions)
 
 # Fields that `load_splits` takes itself, or that are handed to it in another form; the others are options of a source.
-_OF_SPLITS = ("validation_fraction", "test_fraction", "split_seed")
+_OF_SPLITS = ("validation_fraction", "test_fraction", "split_seed", "allow_outside")
 _NOT_OF_SOURCE = ("data", "data_root", "skip_bad", *_OF_SPLITS)
 
 

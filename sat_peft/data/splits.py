@@ -58,6 +58,7 @@ def load_splits(
     test_fraction: float = 0.2,
     split_seed: int = 0,
     set_aside: Mapping[str, Sequence[str]] | None = None,
+    allow_outside: bool = False,
     problems: Problems | None = None,
     say: Callable[[str], None] = print,
     **options,
@@ -71,7 +72,7 @@ def load_splits(
     validation split: a share of every class, the same on every machine.
 
     Args:
-        data, root, options: see `load_source`.
+        data, root, allow_outside, options: see `load_source`.
         splits: those that are wanted; of PartScenes no others are rendered.
         shots: the train split of PartScenes has at least that many scenes of every class.
         validation_fraction: share of the training images of every class for a validation split; None for none.
@@ -99,7 +100,8 @@ def load_splits(
                 sizes = {"scenes_per_class": max(SCENES_PER_CLASS["train"], shots)}
             # A split that is only asked whether it exists has no say in what was skipped.
             heard = problems if split in wanted or split == "train" else Problems(skip=problems.skip)
-            found[split] = load_source(data, split, root=root, problems=heard, **options, **sizes)
+            outside = {"allow_outside": allow_outside}
+            found[split] = load_source(data, split, root=root, problems=heard, **outside, **options, **sizes)
         return found[split]
 
     fractions = _missing_splits(data, wanted, read, validation_fraction, test_fraction)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import reprlib
 import stat
 import unicodedata
@@ -84,6 +85,14 @@ def shown(value: object) -> str:
 def shown_name(name: str) -> str:
     """A name for a message; in quotes where it has blanks at its ends or characters that cannot be seen."""
     return name if name and name == name.strip() and name.isprintable() else repr(name)
+
+
+def as_code(text: str) -> str:
+    """Text that Markdown shows as it stands, in one line, whatever characters it holds."""
+    text = " ".join(text.split())
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence, blank = "`" * (longest + 1), " " if longest else ""
+    return f"{fence}{blank}{text}{blank}{fence}"
 
 
 def spelled(name: str) -> str:

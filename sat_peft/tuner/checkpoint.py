@@ -18,6 +18,7 @@ from torch import nn
 
 from sat_peft.errors import UsageError
 from sat_peft.files import FileProblem, check_values, is_file, read_json_object, read_safetensors
+from sat_peft.files.paths import as_code
 from sat_peft.tuner.config import PEFT_TYPE, SatConfig
 
 CARD_NAME = "README.md"
@@ -115,7 +116,7 @@ def _model_card(config: SatConfig) -> str:
     name = backbone.get("name") or "the timm model it was trained on"
     classes = f"{config.num_classes} classes"
     if config.class_names:
-        shown = ", ".join(config.class_names[:20])
+        shown = ", ".join(map(as_code, config.class_names[:20]))
         classes += f": {shown}{', ...' if len(config.class_names) > 20 else ''}"
     tuned = "nothing"
     if config.tune != "none":

@@ -55,7 +55,7 @@ def test_option_of_another_source_is_refused(tmp_path):
 
 
 def test_every_source_has_its_flags_and_every_flag_its_source():
-    own = {"data", "data_root", "skip_bad", "validation_fraction", "test_fraction", "split_seed"}
+    own = {"data", "data_root", "skip_bad", "allow_outside", "validation_fraction", "test_fraction", "split_seed"}
     # PartScenes are as the recipes need them, and hub:ID names the data set.
     of_sources = {name for source in sources().values() if source.name != "part_scenes" for name in source.options}
     assert set(asdict(DataOptions())) - own == of_sources - {"dataset"}

@@ -28,6 +28,7 @@ from sat_peft.data.features import localization_features
 from sat_peft.data.sources.records import Problems, Record, SourceSplit
 from sat_peft.errors import UsageError
 from sat_peft.files import respelled, spelled
+from sat_peft.files.paths import shown_path
 
 # Of folders for the rows of data sets, before the number of the process.
 _TEMPORARY = "sat_peft-rows-"
@@ -93,6 +94,29 @@ def has_area(box: list[float]) -> bool:
 def _place(record: Record) -> str:
     """What names the boxes of a record in messages."""
     return f"{record.where} ({record.image_id})" if record.where else record.image_id
+
+
+def _inside(records: Iterator[Record], folders: Sequence[Path], problems: Problems) -> Iterator[Record]:
+    """The records whose files lie below one of `folders`, wherever links and `..` lead: a data set that somebody else
+    made must not carry pictures of this machine into a report.
+    """
+    homes = tuple(os.path.join(os.path.realpath(folder), "") for folder in folders)
+    real_folder = cache(os.path.realpath)
+
+    def is_inside(path: Path) -> bool:
+        folder, name = os.path.split(os.path.abspath(path) if ".." not in path.parts else os.path.realpath(path))
+        real = os.path.join(real_folder(folder), name)
+        if os.path.islink(real):
+            real = os.path.realpath(real)
+        return real.startswith(homes)
+
+    for record in records:
+        foreign = next((path for path in (record.image, *record.masks, *record.ignore) if not is_inside(path)), None)
+        if foreign is None:
+            yield record
+        else:
+            what = f"{shown_path(foreign)} lies outside of the data's folder {shown_path(folders[0])}."
+            problems.add(record.where or record.image_id, what, "Copy it into the folder, or take --allow-outside.")
 
 
 def _file_problem(record: Record) -> tuple[str | Path, str, str] | None:
@@ -179,7 +203,9 @@ def unusable(what: str, problems: Problems, layout: str) -> UsageError:
     return UsageError(f"{what} {layout}" if not reasons else "\n  ".join([what, *reasons]))
 
 
-def build_dataset(split: SourceSplit, problems: Problems, *, where: str, layout: str) -> Dataset:
+def build_dataset(
+    split: SourceSplit, problems: Problems, *, where: str, layout: str, inside: Sequence[Path] = ()
+) -> Dataset:
     """Writes the records to an Arrow file of the process, removed at its end, and maps it into memory.
 
     Args:
@@ -187,6 +213,7 @@ def build_dataset(split: SourceSplit, problems: Problems, *, where: str, layout:
         problems: gets entries that cannot be used.
         where: the data set and split, for messages.
         layout: of the source, for messages.
+        inside: folders of the data set, the root first; an image outside of them is a bad entry. None for any place.
 
     Raises:
         UsageError: no usable image, fewer than two classes, or, unless they are skipped, a bad entry.
@@ -201,7 +228,8 @@ def build_dataset(split: SourceSplit, problems: Problems, *, where: str, layout:
     seen: set[int] = set()
     count = 0
     with ArrowWriter(path=file, features=features) as writer:
-        for record in _usable(split.records, problems):
+        records = _inside(split.records, inside, problems) if inside else split.records
+        for record in _usable(records, problems):
             key = hash(record.image_id)
             if key in seen:
                 problems.add(record.image_id, "the image is listed twice.", "Remove one of its entries.")

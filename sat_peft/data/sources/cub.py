@@ -90,4 +90,11 @@ def _detect(root: Path) -> bool:
     return all(is_file(_base(root) / name) for name in ("images.txt", "train_test_split.txt", "bounding_boxes.txt"))
 
 
-SOURCE = Source("cub", "CUB-200-2011: 200 species of birds, with boxes and masks", _LAYOUT, _read, detect=_detect)
+SOURCE = Source(
+    "cub",
+    "CUB-200-2011: 200 species of birds, with boxes and masks",
+    _LAYOUT,
+    _read,
+    beside=("segmentations",),
+    detect=_detect,
+)

@@ -33,6 +33,7 @@ class Source:
             returns a `SourceSplit`, or a ready `Dataset` where the images are not files. A split that the data does not
             have is None; every source has `train`.
         needs_root: whether it is read from a folder.
+        beside: names of folders beside the root that belong to the data set.
         detect: whether a folder has this layout, from a glance; None where a folder alone does not tell.
     """
 
@@ -41,6 +42,7 @@ class Source:
     layout: str
     read: Callable[..., SourceSplit | Dataset | None]
     needs_root: bool = True
+    beside: tuple[str, ...] = ()
     detect: Callable[[Path], bool] | None = None
 
     @property
@@ -113,6 +115,7 @@ def load_source(
     split: str,
     *,
     root: str | Path | None = None,
+    allow_outside: bool = False,
     problems: Problems | None = None,
     **options,
 ) -> Dataset | None:
@@ -122,6 +125,7 @@ def load_source(
         name_or_path: a name of `sources()`, `hub:ID`, or a folder whose layout tells its format.
         split: `train`, `validation` or `test`.
         root: the folder of a named source.
+        allow_outside: read images that lie outside of the data's folder, too.
         problems: collects what is wrong; by default the first problem is an error.
         options: of the source.
 
@@ -145,4 +149,6 @@ def load_source(
         raise UsageError(f"{source.name}: the data has no train split. {source.layout}")
     if not isinstance(found, SourceSplit):
         return found
-    return build_dataset(found, problems, where=f"{source.name}, split {split!r}", layout=source.layout)
+    inside = () if allow_outside else (folder, *(folder.parent / name for name in source.beside))
+    where = f"{source.name}, split {split!r}"
+    return build_dataset(found, problems, where=where, layout=source.layout, inside=inside)

@@ -1,0 +1,113 @@
+"""Folders that are written: who may, where, and what is left of a process that was killed."""
+
+import errno
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from sat_peft.errors import UsageError
+from sat_peft.files.outputs import (
+    FolderLock,
+    check_unlocked,
+    check_writable,
+    is_disk_full,
+    remove,
+    remove_unfinished,
+    write_json_atomic,
+)
+
+
+def _hold(folder: str, ready, release) -> None:
+    with FolderLock(Path(folder)):
+        ready.set()
+        release.wait(60)
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that is writing into `tmp_path`."""
+    context = multiprocessing.get_context("spawn")
+    ready, release = context.Event(), context.Event()
+    process = context.Process(target=_hold, args=(str(tmp_path), ready, release))
+    process.start()
+    assert ready.wait(60)
+    yield process
+    if process.is_alive():  # an event waits for ever for a process that was killed
+        release.set()
+    process.join()
+
+
+def test_the_second_writer_is_told_who_has_the_folder(holder, tmp_path):
+    for ask in (FolderLock, check_unlocked):
+        with pytest.raises(UsageError, match=rf"process {holder.pid} on \S+ since 20.*Wait for its end"):
+            ask(tmp_path)
+
+
+def test_a_killed_writer_holds_nothing(holder, tmp_path):
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    check_unlocked(tmp_path)
+    with FolderLock(tmp_path):
+        assert json.loads((tmp_path / ".lock.json").read_text())["process"] == os.getpid()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_does_not_exist_is_not_locked(tmp_path):
+    check_unlocked(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_asking_whether_a_place_can_be_written_leaves_nothing(tmp_path):
+    check_writable(tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())
+
+
+def test_places_that_cannot_be_written_are_told_with_the_way_out(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    for place, reason in (("file", "is a file"), ("file/run", "Not a directory"), ("dangling", "does not exist")):
+        with pytest.raises(UsageError, match=rf"{reason}.*--output"):
+            check_writable(tmp_path / place)
+    with pytest.raises(UsageError, match=r"/proc/run.*cannot be written"):
+        check_writable(Path("/proc/run"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "full"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_known_by_whatever_library_tells_it(error):
+    assert is_disk_full(error)
+    outer = ValueError("cannot save")
+    outer.__cause__ = error
+    assert is_disk_full(outer)
+    assert not is_disk_full(OSError(errno.EACCES, "no"))
+
+
+def test_links_are_removed_and_replaced_and_never_followed(tmp_path):
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "precious").write_text("{}")
+    (tmp_path / "folder").symlink_to(target)
+    (tmp_path / "file.json").symlink_to(target / "precious")
+    remove(tmp_path / "folder")
+    write_json_atomic(tmp_path / "file.json", [1])
+    assert not (tmp_path / "folder").exists()
+    assert json.loads((tmp_path / "file.json").read_text()) == [1]
+    assert (target / "precious").read_text() == "{}"
+
+
+def test_what_killed_processes_were_writing_goes(tmp_path):
+    (tmp_path / "baselines").mkdir()
+    (tmp_path / ".adapter.saving-1a2b").mkdir()
+    for name in (".results.json.17.tmp", "baselines/.cam.safetensors.17.tmp", ".adapter.saving-1a2b/x", "kept.json"):
+        (tmp_path / name).touch()
+    remove_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["baselines", "kept.json"]
