@@ -207,20 +207,24 @@ class Training:
         """Batches until all steps are taken; every one wants one `update`."""
         self.module.train()
         batches = epochs_of(self.loader, epoch=self._epoch, skip=self._batch)
-        with tqdm(initial=self.step, total=self.steps, desc=f"training {self.name}") as self._bar:
+        # Of several processes each hears of it in another step, and they can save together alone.
+        alone = self.accelerator.num_processes == 1
+        with (
+            termination_waits() if alone else nullcontext(),
+            tqdm(initial=self.step, total=self.steps, desc=f"training {self.name}") as self._bar,
+        ):
             while self.step < self.steps:
                 self._epoch, self._batch, batch = next(batches)
-                # Of several processes each hears of it in another step, and they can save together alone.
-                alone = self.accelerator.num_processes == 1
-                with termination_waits() if alone else nullcontext():
-                    with self.accelerator.accumulate(self.module):
-                        yield batch
-                    # After the loop's own work of this step, so that a resumed run has it behind it too.
-                    due = self.checkpoint_every and self.accelerator.sync_gradients
-                    last = self.step == self.steps or (alone and is_terminating())
-                    if due and (self.step % self.checkpoint_every == 0 or last):
-                        self._save()
-                if alone and is_terminating():
+                with self.accelerator.accumulate(self.module):
+                    yield batch
+                # After the loop's own work of this step, so that a resumed run has it behind it too.
+                if not self.accelerator.sync_gradients:
+                    continue
+                terminating = alone and is_terminating()
+                due = self.step % max(1, self.checkpoint_every) == 0 or self.step == self.steps or terminating
+                if self.checkpoint_every and due:
+                    self._save()
+                if terminating:
                     raise Terminated
         self.module.eval()
 

@@ -8,6 +8,7 @@ import pytest
 
 from sat_peft.command_line import parse, read_config, run
 from sat_peft.errors import UsageError
+from sat_peft.termination import Terminated
 
 
 @dataclass(frozen=True)
@@ -127,3 +128,48 @@ def test_a_resumed_run_takes_its_paths_as_they_were_given(tmp_path, monkeypatch)
         assert parsed("--resume", str(run), "--weights", given).weights == recorded.weights
     with pytest.raises(UsageError, match="was started with weights"):
         parsed("--resume", str(run), "--weights", "other/w.safetensors")
+
+
+@pytest.mark.parametrize("written", [["--resume", "auto"], ["--resume=auto"]])
+def test_resume_auto_starts_goes_on_or_has_nothing_to_do(tmp_path, written, capsys):
+    run = tmp_path / "run"
+    arguments = [*written, "--output", str(run), "--learning-rate", "0.5"]
+    assert parsed(*arguments).resume is None
+    run.mkdir()
+    (run / "status.json").write_text('{"status": "starting"}')
+    assert parsed(*arguments).resume is None
+    (run / "config.json").write_text(json.dumps(asdict(Config(output=run, learning_rate=0.5)), default=str))
+    (run / "status.json").write_text('{"status": "running"}')
+    assert parsed(*arguments).resume == run
+    (run / "status.json").write_text('{"status": "finished"}')
+    with pytest.raises(SystemExit) as ended:
+        parsed(*arguments)
+    assert ended.value.code == 0
+    assert "finished before" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="--output"):
+        parsed("--resume", "auto")
+
+
+def test_a_run_of_which_nothing_was_computed_is_started_by_its_command(tmp_path):
+    (tmp_path / "status.json").write_text('{"status": "starting"}')
+    with pytest.raises(UsageError, match="Give the command that started it again"):
+        parsed("--resume", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "code"),
+    [
+        (OSError(28, "No space left on device", "/data/x"), "no space is left for '/data/x'", 2),
+        (PermissionError(13, "Permission denied", "/data/x"), "refuses to write for '/data/x'", 2),
+        (Terminated(), "go on with it", 143),
+        (KeyboardInterrupt(), "go on with it", 1),
+    ],
+)
+def test_errors_of_the_system_and_signals_end_a_command_with_a_line(error, words, code, capsys):
+    def main(options):
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run(main, lambda: None, interrupted="go on with it")
+    assert ended.value.code == code
+    assert words in capsys.readouterr().err

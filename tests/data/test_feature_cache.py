@@ -172,6 +172,28 @@ def test_a_cache_that_cannot_be_trusted_is_built_anew(dataset, folder, damage):
     assert not leftovers(folder)
 
 
+def test_damage_in_the_middle_is_seen_when_the_view_is_read(dataset, folder):
+    source = create_source(dataset, create_model())
+    rows = open_feature_cache(folder, source)
+    with rows.path.open("r+b") as file:
+        file.seek(-VIEW_BYTES * 5 - 7, os.SEEK_END)  # neither in the first view nor in the last
+        file.write(b"\xff\x7f")  # NaN
+    damaged = len(source) - 6
+    again = open_feature_cache(folder, source)
+    again[View(damaged // 3, damaged - 1)]
+    with pytest.raises(UsageError, match=rf"{rows.path} is damaged. Remove it"):
+        again[View(damaged // 3, damaged)]
+
+
+def test_a_cache_of_earlier_versions_without_checksums_is_built_anew(dataset, folder):
+    source = create_source(dataset, create_model())
+    path = open_feature_cache(folder, source).path
+    path.with_suffix(".crc").unlink()
+    said = []
+    open_feature_cache(folder, source, say=said.append)
+    assert any("built anew" in line for line in said)
+
+
 def test_tokens_that_do_not_fit_float16_are_refused(dataset, folder):
     model = create_model()
 

@@ -248,6 +248,28 @@ def test_interrupted_run_says_so_and_its_files_are_readable(options, tmp_path):
     assert {path.name for path in folder.iterdir()} - {"checkpoint"} == {
         *("config.json", "paths.json", "versions.json", "status.json", "image_ids.json", "metrics.jsonl")
     }
+
+
+@pytest.mark.slow
+def test_after_sigterm_the_same_command_goes_on_with_the_next_step(options, tmp_path):
+    folder = tmp_path / "run"
+    # Without a launcher, as batch systems signal the process itself.
+    command = [sys.executable, str(RECIPE), *arguments(options | {"output": folder, "steps": 100_000})]
+    taken = []
+    for _ in range(2):
+        process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
+        try:
+            wait_for(lambda: (folder / "metrics.jsonl").exists() and len(metrics(folder)) >= len(taken) + 3, process)
+            process.terminate()
+            _, error = process.communicate(timeout=120)
+        finally:
+            process.kill()
+        assert process.returncode == 128 + signal.SIGTERM
+        assert "interrupted; what the run wrote so far is readable" in error
+        assert read(folder, "status.json") == {"status": "interrupted"}
+        assert (folder / "checkpoint" / "SAT.pt").exists()
+        taken[:] = [line["step"] for line in metrics(folder)]
+        assert taken == list(range(1, len(taken) + 1))
     for name in ("config.json", "versions.json", "image_ids.json"):
         assert read(folder, name)
 

@@ -85,10 +85,16 @@ def test_the_adapter_name_is_not_stored(folder, tmp_path):
     assert set(load_file(other / WEIGHTS)) == set(load_file(folder / WEIGHTS))
 
 
+def test_class_names_are_text_in_the_model_card(tmp_path):
+    names = ["a\n---\n# b", "``<img src=x>`", "[c](http://d)"]
+    card = (save_adapter(adapted(class_names=names), tmp_path / "adapter") / CARD).read_text()
+    assert "3 classes: `a --- # b`, ``` ``<img src=x>` ```, `[c](http://d)`" in card
+
+
 def test_model_card_names_backbone_and_classes(tmp_path):
     model = adapted(class_names=["wren", "robin", "jay"])
     card = (save_adapter(model, tmp_path / "adapter") / CARD).read_text()
-    assert "3 classes: wren, robin, jay" in card
+    assert "3 classes: `wren`, `robin`, `jay`" in card
     assert "library_name: peft" in card
     assert load_adapter(create_plain(), tmp_path / "adapter").peft_config["default"].class_names[1] == "robin"
 
