@@ -52,9 +52,10 @@ def main(config: Config) -> None:
         fit_readout,
         start_masks,
     )
-    from sat_peft.comparison import close_run, compare, sat_method, write_results
+    from sat_peft.comparison import close_run, compare, write_results
     from sat_peft.data.options import load, with_absolute_paths
-    from sat_peft.evaluator import evaluate
+    from sat_peft.evaluation.evaluator import evaluate
+    from sat_peft.evaluation.measure import sat_method
     from sat_peft.localization import choose_threshold
     from sat_peft.parameters import count_parameters
     from sat_peft.report.tables import parameter_table

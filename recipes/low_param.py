@@ -22,6 +22,7 @@ from typing import Literal
 from sat_peft.command_line import RESUMABLE, parse, run
 from sat_peft.data.options import DataOptions
 from sat_peft.errors import UsageError, unknown_choice
+from sat_peft.evaluation.registry import BaselineName
 from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
 from sat_peft.presets import PRESETS
 from sat_peft.regimes import REGIMES
@@ -40,7 +41,7 @@ class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, Mo
     any, these options say it themselves: LoRA of rank 1 in the attention's projections and a pointwise head."""
     max_parameters: int | None = None
     """Refuse to train more parameters than these."""
-    baselines: tuple[Literal["cam", "tscam", "rollout", "centre_box"], ...] = ()
+    baselines: tuple[BaselineName, ...] = ()
     """Measured beside SAT, on the same backbone, images and steps."""
     head: Literal["conv3x3", "conv1x1", "separable"] = "conv1x1"
     """The classification head (the paper's is conv3x3)."""

@@ -10,33 +10,24 @@ from accelerate import Accelerator
 from peft import PeftModel
 from torch.utils.data import DataLoader
 
-from sat_peft.baselines import BASELINES, TRAINED_BASELINES, localizers, needed_classifiers, save_trained
-from sat_peft.baselines.summaries import summary_loader
 from sat_peft.data.features import rows_with_boxes
 from sat_peft.data.loaders import Loaders
-from sat_peft.evaluator import (
-    Evaluation,
-    Method,
-    centre_box_accuracy,
-    choose_centre_side,
-    evaluate,
-    threshold_of_maps,
-)
+from sat_peft.evaluation.evaluator import Evaluation
+from sat_peft.evaluation.frozen import save_trained
+from sat_peft.evaluation.health import Health, examine
+from sat_peft.evaluation.measure import Measured, MeasuredLoaders, measure, sat_method
+from sat_peft.evaluation.registry import baselines, localizers, method_titles, needed_classifiers
+from sat_peft.evaluation.summaries import summary_loader
 from sat_peft.files.outputs import atomic_replacement
-from sat_peft.health import Health, examine
-from sat_peft.localization import ThresholdChoice, choose_threshold
 from sat_peft.model_card import write_model_card
 from sat_peft.options import EvaluationOptions, LossOptions, OptimizationOptions
 from sat_peft.parameters import ParameterCount
 from sat_peft.report.gallery import draw_best_and_worst
 from sat_peft.report.page import REPORT, write_report
-from sat_peft.report.records import BOOTSTRAP, measurement, write_gallery
-from sat_peft.report.tables import FIGURES, method_table
+from sat_peft.report.records import measurement, write_gallery
+from sat_peft.report.tables import method_table
 from sat_peft.run import RunFolder
 from sat_peft.training import Training
-
-# TS-CAM has the head of SAT and its learning rate; a linear classifier learns with larger steps.
-_LEARNING_RATES = {"cam": 1e-2}
 
 
 @dataclass(frozen=True)
@@ -45,39 +36,29 @@ class Comparison:
 
     Args:
         class_names: of the data.
-        evaluations: by method.
-        figures: by method, in percent; None where not measured.
-        centre_side: of the centre box, as a share of the image's sides.
+        methods: what each reached, by name; SAT is the first.
         health: of SAT.
     """
 
     class_names: list[str]
-    evaluations: dict[str, Evaluation]
-    figures: dict[str, dict[str, float | None]]
-    centre_side: float | None
+    methods: dict[str, Measured]
     health: Health
+
+    @property
+    def sat(self) -> Evaluation:
+        """The evaluation of SAT."""
+        return self.methods["sat"].evaluation
 
     def table(self) -> str:
         """The figures as text, and where the thresholds came from."""
-        titles = {"sat": "SAT", **BASELINES, "centre_box": f"centre box, side {self.centre_side}, classes of SAT"}
-        lines = [method_table({titles[name]: figures for name, figures in self.figures.items()})]
-        if self.evaluations["sat"].num_with_boxes:
-            chosen = ", ".join(f"{titles[name]} {each.result.threshold:g}" for name, each in self.evaluations.items())
-            lines.append(f"  Thresholds: {chosen} ({self.evaluations['sat'].result.threshold_source})")
+        lines = [method_table({each.title: each.figures for each in self.methods.values()})]
+        if self.sat.num_with_boxes:
+            found = [(each.title, each.evaluation.result) for each in self.methods.values() if each.evaluation]
+            chosen = ", ".join(f"{title} {result.threshold:g}" for title, result in found)
+            lines.append(f"  Thresholds: {chosen} ({self.sat.result.threshold_source})")
         else:
             lines.append("  Localisation: not measured (the test split has no boxes); examples.png shows the maps.")
         return "\n".join(lines)
-
-
-def sat_method(model: PeftModel, *, block_maps: bool = False) -> Method:
-    """A model with a SAT adapter, as the evaluator takes it; for the gallery with its block maps."""
-
-    def localize(images, labels):
-        output = model(images)
-        found = output.logits, output.maps_of(labels)
-        return (*found, output.block_maps) if block_maps else found
-
-    return localize
 
 
 def compare(
@@ -105,48 +86,38 @@ def compare(
         loss: that the model was trained with.
         optimization, steps, checkpoint_every: of the trained baselines.
     """
-    test = accelerator.prepare(loaders.test)
+    validation = loaders.validation
     # Without boxes, validation images are worth their maps alone.
-    has_boxes = loaders.validation is not None and len(rows_with_boxes(loaders.validation.dataset.rows)) > 0
-    validation = accelerator.prepare(loaders.validation) if has_boxes else None
-    unlabelled = accelerator.prepare(loaders.validation or loaders.unlabelled)
-
-    def choose(method: Method, known: Evaluation | None) -> ThresholdChoice:
-        """The given threshold, else the best on validation boxes, else what maps suggest without any."""
-        if options.threshold is not None:
-            return choose_threshold("fixed", value=options.threshold)
-        if known is not None and known.num_with_boxes:
-            return choose_threshold("validation", scores=known.result)
-        return threshold_of_maps(method, unlabelled, accelerator, options.protocol)
-
-    def measure(method: Method) -> tuple[Evaluation, Evaluation | None]:
-        known = evaluate(method, validation, accelerator, protocol=options.protocol) if validation else None
-        threshold = choose(method, known)
-        settings = {"protocol": options.protocol, "threshold": threshold, "bootstrap": BOOTSTRAP}
-        return evaluate(method, test, accelerator, **settings), known
-
-    sat, known = measure(sat_method(model))
+    has_boxes = validation is not None and len(rows_with_boxes(validation.dataset.rows)) > 0
+    prepared = MeasuredLoaders(
+        accelerator.prepare(loaders.test),
+        accelerator.prepare(validation) if has_boxes else None,
+        accelerator.prepare(validation or loaders.unlabelled),
+    )
+    settings = {"protocol": options.protocol, "threshold": options.threshold}
+    found = measure([("sat", sat_method(model))], prepared, accelerator, priors=options.baselines, **settings)
+    sat = found["sat"].evaluation
     if accelerator.is_main_process:
         picture = run.path / "examples.png"
         draw_best_and_worst(picture, sat_method(model), loaders.test.dataset, sat, accelerator.device)
-
     gallery = sat_method(model, block_maps=True)
-    write_gallery(run.path, gallery, test, sat, accelerator, protocol=options.protocol)
+    write_gallery(run.path, gallery, prepared.test, sat, accelerator, protocol=options.protocol)
 
     start = time.perf_counter()
     backbone, num_classes = model.unload(), model.peft_config["default"].num_classes
     trained = {}
     for name in needed_classifiers(options.baselines):
-        classifier = TRAINED_BASELINES[name](backbone, num_classes).to(accelerator.device).eval()
+        baseline = baselines()[name]
+        classifier = baseline.classifier(backbone, num_classes).to(accelerator.device).eval()
         training = Training(
             accelerator,
             classifier,
             summary_loader(classifier, loaders.train, accelerator, steps=steps) or train_loader,
             optimization,
             run,
-            name=BASELINES[name],
+            name=baseline.title,
             steps=steps,
-            learning_rate=_LEARNING_RATES.get(name),
+            learning_rate=baseline.learning_rate,
             checkpoint_every=checkpoint_every,
         )
         for batch in training:
@@ -156,25 +127,15 @@ def compare(
             (run.path / "baselines").mkdir(exist_ok=True)
             with atomic_replacement(run.path / "baselines" / f"{name}.safetensors") as file:
                 save_trained(trained[name], file)
-    evaluations = {"sat": sat}
-    for name, method in localizers(options.baselines, trained).items():
-        evaluations[name], _ = measure(method)
-
-    if len(evaluations) > 1:
+    others = measure(localizers(options.baselines, trained), prepared, accelerator, **settings)
+    if others:
         seconds = time.perf_counter() - start
         accelerator.print(f"Baselines: {seconds:.0f} s beside SAT; --baselines names those that are wanted")
-
-    measured = sat.num_with_boxes > 0
-    figures = {
-        name: {key: each.result.summary[key] if measured or key == "top1_cls" else None for key in FIGURES}
-        for name, each in evaluations.items()
-    }
-    side = None
-    if "centre_box" in options.baselines and measured and known and known.num_with_boxes:
-        side = choose_centre_side(known.images, options.protocol)
-        figures["centre_box"] = centre_box_accuracy(sat.images, side, options.protocol)
+    found |= others
+    methods = {name: found[name] for name in method_titles() if name in found}
+    figures = {name: each.figures for name, each in methods.items()}
     health = examine(sat, area_target=loss.area_target if loss.area_weight else None, figures=figures)
-    return Comparison(model.peft_config["default"].class_names, evaluations, figures, side, health)
+    return Comparison(model.peft_config["default"].class_names, methods, health)
 
 
 def write_results(
@@ -200,7 +161,7 @@ def write_results(
         seconds: that the run took.
         more: entries of the recipe's own.
     """
-    sat = comparison.evaluations["sat"].result
+    sat, methods = comparison.sat.result, comparison.methods
     results = {
         "protocol": protocol,
         "threshold": sat.threshold,
@@ -208,9 +169,9 @@ def write_results(
         "trainable_parameters": parameters.trainable,
         "training_images": training_images,
         "seconds": round(seconds, 1),
-        "methods": comparison.figures,
-        "thresholds": {name: each.result.threshold for name, each in comparison.evaluations.items()},
-        "centre_box_side": comparison.centre_side,
+        "methods": {name: each.figures for name, each in methods.items()},
+        "thresholds": {name: each.evaluation.result.threshold for name, each in methods.items() if each.evaluation},
+        "centre_box_side": methods["centre_box"].side if "centre_box" in methods else None,
         "test_images": sat.num_images,
         "health": asdict(comparison.health),
         "adapter_bytes": sum(file.stat().st_size for file in (run.path / "adapter").glob("*.safetensors")),
@@ -218,8 +179,7 @@ def write_results(
     }
     run.write_json("results.json", results)
     run.write_json("parameters.json", asdict(parameters))
-    classes = len(comparison.class_names)
-    run.write_json("measurement.json", measurement(comparison.evaluations, comparison.figures, num_classes=classes))
+    run.write_json("measurement.json", measurement(methods, num_classes=len(comparison.class_names)))
     if run.main_process:
         write_model_card(run.path)
         write_report(run.path, status="finished")
@@ -231,7 +191,7 @@ def close_run(accelerator: Accelerator, run: RunFolder, comparison: Comparison, 
     accelerator.end_training()
     size, seconds = results["adapter_bytes"] / 1000, results["seconds"]
     # Without boxes, an evaluation has nothing to measure and refuses the run.
-    measured = comparison.evaluations["sat"].num_with_boxes > 0
+    measured = comparison.sat.num_with_boxes > 0
     then = "see more of its figures:\n  sat-peft evaluate" if measured else "predict boxes:\n  sat-peft predict IMAGES"
     accelerator.print(
         f"\nTest split: {results['test_images']} images, protocol {results['protocol']}, percent\n"

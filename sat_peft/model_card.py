@@ -10,6 +10,7 @@ from peft import PeftModel
 from peft.utils import CONFIG_NAME
 
 from sat_peft.errors import UsageError
+from sat_peft.evaluation.figures import FIGURES
 from sat_peft.files import check_values, is_file, read_json_object
 from sat_peft.files.outputs import write_text_atomic
 from sat_peft.files.paths import as_code
@@ -18,13 +19,8 @@ from sat_peft.restore import read_adapter_config
 
 CARD_NAME = "README.md"
 TAGS = ["timm", "spatial-aware-token", "weakly-supervised-object-localization"]
-# Key in results.json -> identifier and name of the metric.
-METRICS = {
-    "gt_known": ("gt_known_loc", "GT-known Loc"),
-    "top1_loc": ("top1_loc", "Top-1 Loc"),
-    "top5_loc": ("top5_loc", "Top-5 Loc"),
-    "top1_cls": ("accuracy", "Top-1 Cls"),
-}
+# Key in results.json -> identifier of the metric on the hub.
+METRICS = {"gt_known": "gt_known_loc", "top1_loc": "top1_loc", "top5_loc": "top5_loc", "top1_cls": "accuracy"}
 _CLASSES_SHOWN = 20
 # What is told of results.json.
 _RESULTS = {
@@ -198,7 +194,7 @@ def _figures(results: dict) -> dict[str, float]:
 
 
 def _results_section(settings: dict, results: dict) -> str:
-    rows = "\n".join(f"| {METRICS[name][1]} | {value:.1f} |" for name, value in _figures(results).items())
+    rows = "\n".join(f"| {FIGURES[name]} | {value:.1f} |" for name, value in _figures(results).items())
     return f"""## Results
 
 Test split of {_data_name(settings)}, {results.get("test_images")} images, percent, protocol `{results["protocol"]}`,
@@ -231,8 +227,8 @@ def _eval_results(settings: dict, results: dict) -> list[EvalResult]:
             dataset_type=_data_name(settings),
             dataset_name=_data_name(settings),
             dataset_split="test",
-            metric_type=METRICS[name][0],
-            metric_name=METRICS[name][1],
+            metric_type=METRICS[name],
+            metric_name=FIGURES[name],
             metric_value=round(value, 2),
             metric_args={
                 "protocol": results["protocol"],

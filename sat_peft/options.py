@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from sat_peft.errors import UsageError
+from sat_peft.evaluation.registry import BaselineName
 
 # Of the run and not of the experiment: an earlier run's are not taken over, and may differ where a run is resumed.
 RUN_FIELDS = ("output", "overwrite", "resume", "config", "threads", "num_workers", "track", "checkpoint_every")
@@ -118,7 +119,7 @@ class EvaluationOptions:
 
     protocol: Literal["original", "sat", "wsol", "tscam"] = "original"
     """Evaluation protocol of the tables; `sat-peft evaluate` measures a run under others too."""
-    baselines: tuple[Literal["cam", "tscam", "rollout", "centre_box"], ...] = ("cam", "centre_box")
+    baselines: tuple[BaselineName, ...] = ("cam", "centre_box")
     """Measured beside SAT, on the same backbone, images and steps. Attention rollout takes its classes from CAM; the
     centre box needs a validation split with boxes."""
     threshold: float | None = None

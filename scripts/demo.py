@@ -72,23 +72,17 @@ class Methods:
 
     def __init__(self, config: Config):
         from sat_peft import Localizer
-        from sat_peft.baselines import BASELINES, TRAINED_BASELINES, load_trained, localizers, needed_classifiers
+        from sat_peft.evaluation.registry import baselines
+        from sat_peft.evaluation.trained import baseline_methods, trained_baselines
         from sat_peft.localizer import find_trained
 
         origin = {"backbone": config.backbone, "weights": config.weights}
         self.sat: Localizer = Localizer.from_pretrained(config.run, threshold=config.threshold, **origin)
         trained = find_trained(config.run, **origin)
-        names = [name for name in BASELINES if name != "centre_box"]
-        names = [name for name in names if set(needed_classifiers([name])) <= trained.baselines.keys()]
-        classifiers = {}
-        if names:
-            # A backbone of its own, since SAT's carries the adapter.
-            bare = trained.create_backbone()
-            for name in needed_classifiers(names):
-                classifiers[name] = TRAINED_BASELINES[name](bare, trained.num_classes).eval()
-                load_trained(classifiers[name], trained.baselines[name])
-                classifiers[name].to(self.sat.device)
-        self.baselines = {BASELINES[name]: method for name, method in localizers(names, classifiers).items()}
+        names = [name for name in trained_baselines(trained) if baselines()[name].localizer]
+        # A backbone of its own, since SAT's carries the adapter.
+        methods = baseline_methods(trained, trained.create_backbone(), names, self.sat.device) if names else ()
+        self.baselines = {baselines()[name].title: method for name, method in methods}
         self.titles = ["SAT", *self.baselines]
 
     def __call__(self, file: str) -> Found:

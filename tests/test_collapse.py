@@ -8,12 +8,12 @@ from peft import get_peft_model
 
 from sat_peft import SatConfig, SatLoss, calibrate_masks
 from sat_peft.backbones import create_backbone, resolve_data_config
-from sat_peft.comparison import sat_method
 from sat_peft.data.loaders import build_loaders
 from sat_peft.data.scenes import NOVEL_CLASSES
 from sat_peft.data.shots import choose_shots
 from sat_peft.data.sources import load_source
-from sat_peft.evaluator import evaluate
+from sat_peft.evaluation.evaluator import evaluate
+from sat_peft.evaluation.measure import sat_method
 from sat_peft.presets import PRESETS
 from sat_peft.training import create_optimizer, epochs_of
 

@@ -22,7 +22,7 @@ from sat_peft.benchmark.regimes import REGIMES, Workload
 from sat_peft.data.loaders import build_evaluation_loader
 from sat_peft.data.scenes import NOVEL_CLASSES
 from sat_peft.data.sources import load_source
-from sat_peft.evaluator import evaluate
+from sat_peft.evaluation.evaluator import evaluate
 from sat_peft.files.outputs import write_text_atomic
 
 REGIMES_THAT_GROW = ("everything", "last_blocks_isolated")

@@ -191,7 +191,7 @@ def build_evaluation_loader(
         batch_size: images per process and batch.
         num_workers: loader processes; 0 loads in the evaluating process.
         masks: read the masks too, where there are any, for PxAP.
-        ten_crop: images are (B, 10, 3, H, W), for `sat_peft.evaluator.ten_crop`.
+        ten_crop: images are (B, 10, 3, H, W), for `sat_peft.evaluation.evaluator.ten_crop`.
 
     Raises:
         UsageError: a number out of range, a protocol that needs images of another size or has no crop to take ten of.

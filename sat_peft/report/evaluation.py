@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from sat_peft.baselines import BASELINES
 from sat_peft.errors import UsageError
-from sat_peft.evaluator import Evaluation
+from sat_peft.evaluation.evaluator import Evaluation
+from sat_peft.evaluation.figures import FIGURES
+from sat_peft.evaluation.trained import ProtocolMeasurement
 from sat_peft.files.outputs import check_writable, write_json_atomic, write_text_atomic
-from sat_peft.localization import LocalizationResult
 from sat_peft.report.curves import draw_iou_histograms, draw_threshold_curves
 
 _FILES = (
@@ -30,46 +30,10 @@ _FILES = (
 # What a process that was killed while writing leaves beside the files.
 _UNFINISHED = ".*.tmp"
 
-METHOD_TITLES = {"sat": "SAT", **BASELINES}
-FIGURES = {
-    "gt_known": "GT-known Loc",
-    "top1_loc": "Top-1 Loc",
-    "top5_loc": "Top-5 Loc",
-    "top1_cls": "Top-1 Cls",
-    "mean_iou": "mean IoU",
-    "max_box_acc": "MaxBoxAcc",
-    "max_box_acc_v2": "MaxBoxAccV2",
-    "px_ap": "PxAP",
-}
 ORACLE_WARNING = (
     "**Oracle thresholds: they were chosen on the very images that are evaluated here. These figures are an upper "
     "bound and do not compare with figures whose threshold was chosen elsewhere.**"
 )
-
-
-def method_entry(title: str, result: LocalizationResult) -> dict:
-    """What results.json and the tables tell of a method.
-
-    MaxBoxAcc takes the best threshold of the evaluated images, so it is told under no protocol but the one that is
-    defined by it.
-    """
-    entry = result.to_dict()
-    del entry["per_threshold"]  # in curves.json
-    if result.summary["max_box_acc_v2"] is None:
-        for name in ("summary", "confidence_intervals"):
-            entry[name] = {figure: value for figure, value in entry[name].items() if figure != "max_box_acc"}
-    return {"title": title} | entry
-
-
-def figures_entry(title: str, figures: Mapping[str, float]) -> dict:
-    """As `method_entry`, for what has no map and no threshold."""
-    unknown = {"threshold": None, "threshold_source": None, "confidence_intervals": {}}
-    return {"title": title, "summary": dict(figures), **unknown}
-
-
-def centre_box_entry(side: float, figures: Mapping[str, float]) -> dict:
-    """`figures_entry` of the centre box, of this share of the image's sides."""
-    return figures_entry(f"centre box, side {side:g}, classes of SAT", figures)
 
 
 def image_record(method: str, evaluation: Evaluation, position: int, image_id: str, label: str) -> dict:
@@ -86,6 +50,34 @@ def image_records(method: str, evaluation: Evaluation, image_ids: Sequence[str],
         image_record(method, evaluation, position, image_ids[image.index], labels[image.index])
         for position, image in enumerate(evaluation.images)
     ]
+
+
+def evaluation_contents(
+    about: Mapping, measurements: Sequence[ProtocolMeasurement], image_ids: Sequence[str], labels: Sequence[str]
+) -> tuple[dict, dict, dict]:
+    """`results`, `curves` and `records` as `write_evaluation` takes them.
+
+    Args:
+        about: the settings of the evaluation.
+        measurements: one for every protocol.
+        image_ids, labels: of all rows of the data set.
+    """
+    protocols, curves, records = {}, {}, {}
+    for one in measurements:
+        name = one.protocol.name
+        evaluations = {method: each.evaluation for method, each in one.methods.items() if each.evaluation}
+        protocols[name] = {
+            "source": one.protocol.source,
+            "image_size": list(one.image_size),
+            "ten_crop": one.ten_crops,
+            "oracle": any(each.result.threshold_source.startswith("oracle") for each in evaluations.values()),
+            "methods": {method: each.entry() for method, each in one.methods.items()},
+        }
+        curves[name] = {method: each.result.per_threshold for method, each in evaluations.items()}
+        records[name] = [
+            record for method, each in evaluations.items() for record in image_records(method, each, image_ids, labels)
+        ]
+    return {**about, "protocols": protocols}, curves, records
 
 
 def check_evaluation_folder(folder: Path, *, overwrite: bool = False) -> None:

@@ -15,10 +15,11 @@ import numpy as np
 from PIL import Image
 
 from sat_peft.errors import UsageError
+from sat_peft.evaluation.measure import Measured
+from sat_peft.evaluation.registry import method_titles
 from sat_peft.files import FileProblem, check_values, is_file, is_folder, parse_json, read_json_object
 from sat_peft.files.readers import open_file
 from sat_peft.report.curves import iou_histogram
-from sat_peft.report.evaluation import METHOD_TITLES, figures_entry
 from sat_peft.shared_paths import without_absolute_paths
 
 # Images that the gallery of a page lists; the tables count all.
@@ -251,7 +252,7 @@ def _own_measurement(reader: _Reader, results: dict) -> list[Measurement]:
         threshold = results.get("thresholds", {}).get(name)
         source = results.get("threshold_source") if threshold is not None else None
         chosen = {"threshold": threshold, "threshold_source": source}
-        methods[name] = figures_entry(METHOD_TITLES.get(name, name), figures) | chosen
+        methods[name] = Measured(method_titles().get(name, name), figures).entry() | chosen
     return [
         Measurement(
             protocol=results["protocol"],

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from sat_peft.data.loaders import ImageRows, collate
-from sat_peft.evaluator import Evaluation, Method
+from sat_peft.evaluation.evaluator import Evaluation, Method
 from sat_peft.localization import localize, to_score_map
 from sat_peft.report.examples import Example, draw_examples
 

@@ -13,9 +13,10 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sat_peft.errors import UsageError
+from sat_peft.evaluation.figures import FIGURES
 from sat_peft.files.outputs import write_text_atomic
 from sat_peft.report.curves import iou_figure, loss_figure, threshold_figure, to_svg
-from sat_peft.report.evaluation import FIGURES, ORACLE_WARNING
+from sat_peft.report.evaluation import ORACLE_WARNING
 from sat_peft.report.folder import Gallery, Measurement, RunRecord, read_run
 
 REPORT = "report.html"

@@ -29,58 +29,36 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import to_pil_image
 
 from sat_peft.data.loaders import ImageRows
-from sat_peft.evaluator import Evaluation, Method
+from sat_peft.evaluation.evaluator import Evaluation, Method
+from sat_peft.evaluation.measure import BOOTSTRAP, Measured
 from sat_peft.files.outputs import write_json_atomic
 from sat_peft.localization import Protocol, get_protocol
 from sat_peft.report.curves import iou_histogram
-from sat_peft.report.evaluation import METHOD_TITLES, figures_entry, image_record, method_entry
+from sat_peft.report.evaluation import image_record
 
-# Resamples of the images behind the confidence intervals.
-BOOTSTRAP = 1000
 # Together they keep the page below 25 MB, whatever the images show.
 MAX_PICTURES = 800
 _THUMBNAIL_SIDE = 160
 _JPEG_QUALITY = 70
 _MAX_GRID_SIDE = 32
 
-# Not measured on images without true boxes.
-_CLASSIFICATION = ("top1_cls", "top5_cls")
-
 
 def measurement(
-    evaluations: Mapping[str, Evaluation],
-    methods: Mapping[str, Mapping[str, float | None]],
-    *,
-    num_classes: int,
-    split: str = "test",
-    bootstrap: int = BOOTSTRAP,
+    methods: Mapping[str, Measured], *, num_classes: int, split: str = "test", bootstrap: int = BOOTSTRAP
 ) -> dict:
     """The content of measurement.json.
 
     Args:
-        evaluations: name of a method -> its evaluation; all of the same images under the same protocol.
-        methods: name -> figures in percent, of those and of what has no map to evaluate, as the centre box.
+        methods: by name; all of the same images under the same protocol, the first with an evaluation.
         num_classes: number of classes C.
         split: the evaluated split.
         bootstrap: number of resamples that the evaluations were made with; 0 for none.
     """
+    evaluations = {name: each.evaluation for name, each in methods.items() if each.evaluation}
     first = next(iter(evaluations.values()))
     measured = first.num_with_boxes > 0
     protocol = get_protocol(first.result.protocol)
-    entries, curves, histograms = {}, {}, {}
-    for name, figures in methods.items():
-        title = METHOD_TITLES.get(name, name)
-        if name not in evaluations:
-            entries[name] = figures_entry(title, figures)
-            continue
-        result = evaluations[name].result
-        entries[name] = entry = method_entry(title, result)
-        if measured:
-            curves[name] = result.per_threshold
-            histograms[name] = iou_histogram(result.per_image["iou"])
-        else:
-            for part in ("summary", "confidence_intervals"):
-                entry[part] = {figure: value for figure, value in entry[part].items() if figure in _CLASSIFICATION}
+    shown = evaluations if measured else {}
     return {
         "split": split,
         "num_images": len(first.images),
@@ -91,9 +69,9 @@ def measurement(
         "ten_crop": False,
         "oracle": first.result.threshold_source.startswith("oracle"),
         "measured": measured,
-        "methods": entries,
-        "curves": curves,
-        "iou_histograms": histograms,
+        "methods": {name: each.entry() for name, each in methods.items()},
+        "curves": {name: each.result.per_threshold for name, each in shown.items()},
+        "iou_histograms": {name: iou_histogram(each.result.per_image["iou"]) for name, each in shown.items()},
     }
 
 

@@ -7,13 +7,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from sat_peft.baselines import BASELINES
+from sat_peft.evaluation.figures import FIGURES, MAIN_FIGURES
+from sat_peft.evaluation.registry import method_titles
 from sat_peft.files.outputs import atomic_replacement
-from sat_peft.report.tables import FIGURES
 from sat_peft.shared_paths import without_absolute_paths
 from sat_peft.sweep import Point, pareto_front
-
-_TITLES = {"sat": "SAT", **BASELINES}
 
 
 def _cell(point: Point, method: str, figure: str) -> str:
@@ -32,16 +30,18 @@ def point_table(points: Sequence[Point], *, first: str, methods: bool = True) ->
         first: title of the first column.
         methods: a row for every method that was measured, not for SAT alone.
     """
-    columns = [first, *(["method"] if methods else []), "trained parameters", *FIGURES.values(), "runs", "seconds"]
-    lines = [f"| {' | '.join(columns)} |", f"| {' | '.join(['---'] * (1 + methods) + ['---:'] * (len(FIGURES) + 3))} |"]
+    titles = method_titles()
+    figures = [FIGURES[figure] for figure in MAIN_FIGURES]
+    columns = [first, *(["method"] if methods else []), "trained parameters", *figures, "runs", "seconds"]
+    lines = [f"| {' | '.join(columns)} |", f"| {' | '.join(['---'] * (1 + methods) + ['---:'] * (len(figures) + 3))} |"]
     for point in points:
         for method in point.figures if methods else ["sat"]:
             sat = method == "sat"
             cells = [
                 point.title,
-                *([_TITLES[method]] if methods else []),
+                *([titles[method]] if methods else []),
                 f"{point.trainable:,}" if sat else "",
-                *(_cell(point, method, figure) for figure in FIGURES),
+                *(_cell(point, method, figure) for figure in MAIN_FIGURES),
                 str(len(point.figures[method]["top1_cls"])),
                 f"{point.seconds:.0f}" if sat else "",
             ]
@@ -61,7 +61,7 @@ def draw_shots(file: Path, points: Sequence[Point], *, title: str) -> None:
     for method in [name for name in points[0].figures if all(name in point.figures for point in points)]:
         means = [point.mean(method) for point in points]
         deviations = [point.deviation(method) for point in points]
-        axes.errorbar(range(len(points)), means, deviations, marker="o", capsize=3, label=_TITLES[method])
+        axes.errorbar(range(len(points)), means, deviations, marker="o", capsize=3, label=method_titles()[method])
     axes.set_xticks(range(len(points)), [point.title for point in points])
     axes.set(
         xlabel="training images per class",

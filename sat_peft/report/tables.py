@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sat_peft.evaluation.figures import FIGURES, MAIN_FIGURES
 from sat_peft.parameters import ParameterCount
-
-FIGURES = {
-    "gt_known": "GT-known Loc",
-    "top1_loc": "Top-1 Loc",
-    "top5_loc": "Top-5 Loc",
-    "top1_cls": "Top-1 Cls",
-}
 
 
 def parameter_table(count: ParameterCount) -> str:
@@ -25,8 +19,8 @@ def parameter_table(count: ParameterCount) -> str:
 def method_table(methods: Mapping[str, Mapping[str, float | None]]) -> str:
     """One line per method with the figures in percent; figures that were not measured are shown as a dash."""
     width = max(map(len, methods))
-    lines = [" " * (width + 2) + "".join(f"{title:>14}" for title in FIGURES.values())]
+    lines = [" " * (width + 2) + "".join(f"{FIGURES[name]:>14}" for name in MAIN_FIGURES)]
     for name, figures in methods.items():
-        values = [figures.get(key) for key in FIGURES]
+        values = [figures.get(key) for key in MAIN_FIGURES]
         lines.append(f"  {name:<{width}}" + "".join(f"{'–' if v is None else f'{v:.1f}':>14}" for v in values))
     return "\n".join(lines)

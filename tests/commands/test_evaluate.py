@@ -24,7 +24,7 @@ from sat_peft.errors import UsageError
 ROOT = Path(__file__).parents[2]
 CLASSES = NOVEL_CLASSES[:3]
 TEST_IMAGES = 9
-BASELINES = ("cam", "tscam", "rollout", "centre_box")
+BASELINES = ("cam", "rollout", "tscam", "centre_box")
 METHODS = ["sat", *BASELINES]
 
 
@@ -303,7 +303,7 @@ def test_interrupted_evaluation_leaves_the_output_as_it_was(run, tmp_path, monke
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sat_peft.baselines.TsCam.localize", interrupt)
+    monkeypatch.setattr("sat_peft.evaluation.baselines.tscam.TsCam.localize", interrupt)
     with pytest.raises(KeyboardInterrupt):
         evaluate(tmp_path, run=run, baselines=("tscam",), overwrite=True)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

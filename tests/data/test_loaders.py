@@ -19,7 +19,7 @@ from sat_peft.data.features import localization_features, rows_with_boxes
 from sat_peft.data.loaders import ImageRows, build_evaluation_loader, build_loaders, collate
 from sat_peft.data.transforms import evaluation_transform, training_steps, training_transform
 from sat_peft.errors import UsageError
-from sat_peft.evaluator import evaluate
+from sat_peft.evaluation.evaluator import evaluate
 
 CONFIG = DataConfig((32, 32), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")
 

@@ -15,7 +15,9 @@ from PIL import Image
 from sat_peft.backbones import DataConfig
 from sat_peft.data.features import localization_features
 from sat_peft.data.loaders import build_evaluation_loader
-from sat_peft.evaluator import Evaluation, evaluate
+from sat_peft.evaluation.evaluator import Evaluation, evaluate
+from sat_peft.evaluation.figures import MAIN_FIGURES
+from sat_peft.evaluation.measure import Measured
 from sat_peft.report.records import measurement, write_gallery
 from sat_peft.run import RunFolder
 
@@ -23,7 +25,6 @@ HOSTILE = "<script>window.hacked = 1</script>"
 CLASSES = ("cat", HOSTILE, 'dog" onload="window.hacked = 1')
 SIZE = (60, 40)
 CONFIG = {"backbone": "vit", "data": "part_scenes", "shots": 1, "seed": 0, "tune": "lora", "weights": None}
-FIGURES = ("gt_known", "top1_loc", "top5_loc", "top1_cls")
 
 
 def rows(count: int, *, boxes: bool = True) -> Dataset:
@@ -77,10 +78,11 @@ def write_run(folder: Path, count: int = 12, *, boxes: bool = True, threshold=0.
             for step in range(1, 6):
                 run.log(method=method, step=step, learning_rate=1e-3, total=3 / step, classification=2 / step)
         write_gallery(folder, left_half, test_loader, evaluation, Accelerator(cpu=True), protocol="original", **options)
-        sat = {name: evaluation.result.summary[name] for name in FIGURES}
-        methods = {"sat": sat} | ({"centre_box": dict.fromkeys(FIGURES, 12.5)} if boxes else {})
-        run.write_json("results.json", {"protocol": "original", "methods": methods, "seconds": 61.2})
-        run.write_json("measurement.json", measurement({"sat": evaluation}, methods, num_classes=3, bootstrap=20))
+        centre_box = {"centre_box": Measured("centre box", dict.fromkeys(MAIN_FIGURES, 12.5))} if boxes else {}
+        methods = {"sat": Measured.of("SAT", evaluation)} | centre_box
+        figures = {name: each.figures for name, each in methods.items()}
+        run.write_json("results.json", {"protocol": "original", "methods": figures, "seconds": 61.2})
+        run.write_json("measurement.json", measurement(methods, num_classes=3, bootstrap=20))
     return folder
 
 

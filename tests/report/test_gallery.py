@@ -12,7 +12,7 @@ from PIL import Image
 from sat_peft.backbones import DataConfig
 from sat_peft.data.features import localization_features
 from sat_peft.data.loaders import build_loaders
-from sat_peft.evaluator import evaluate
+from sat_peft.evaluation.evaluator import evaluate
 from sat_peft.report import gallery
 
 CPU = torch.device("cpu")

@@ -12,8 +12,11 @@ import pytest
 from run_folders import CLASSES, HOSTILE, evaluated, loader, write_large_gallery, write_run
 
 from sat_peft.errors import UsageError
+from sat_peft.evaluation.measure import Measured
+from sat_peft.evaluation.trained import ProtocolMeasurement
 from sat_peft.files.outputs import write_json_atomic
-from sat_peft.report.evaluation import image_records, method_entry, write_evaluation
+from sat_peft.localization import get_protocol
+from sat_peft.report.evaluation import evaluation_contents, write_evaluation
 from sat_peft.report.page import write_report
 from sat_peft.run import RunFolder
 
@@ -224,18 +227,14 @@ def test_run_without_measurement_has_the_figures_alone(tmp_path):
 
 
 def write_protocols(folder, protocols=("original", "wsol")):
-    sections, curves, records = {}, {}, {}
+    measurements = []
     for protocol in protocols:
-        evaluation = evaluated(loader(12, protocol=protocol), protocol=protocol)
-        labels = [CLASSES[index % 3] for index in range(12)]
-        records[protocol] = image_records("sat", evaluation, [f"image {index}" for index in range(12)], labels)
-        curves[protocol] = {"sat": evaluation.result.per_threshold}
-        methods = {"sat": method_entry("SAT", evaluation.result)}
-        sections[protocol] = {"source": f"source of {protocol}", "image_size": [64, 64], "ten_crop": False}
-        sections[protocol] |= {"oracle": False, "methods": methods}
-    settings = {"split": "validation", "data": "DIR", "num_images": 12, "num_classes": 3, "backbone": "vit"}
-    results = {**settings, "adapter": "A", "bootstrap": 20, "protocols": sections}
-    write_evaluation(folder, results, curves, records)
+        sat = Measured.of("SAT", evaluated(loader(12, protocol=protocol), protocol=protocol))
+        measurements.append(ProtocolMeasurement(get_protocol(protocol), (64, 64), False, {"sat": sat}))
+    about = {"split": "validation", "data": "DIR", "num_images": 12, "num_classes": 3, "backbone": "vit"}
+    about |= {"adapter": "A", "bootstrap": 20}
+    image_ids, labels = [f"image {index}" for index in range(12)], [CLASSES[index % 3] for index in range(12)]
+    write_evaluation(folder, *evaluation_contents(about, measurements, image_ids, labels))
 
 
 def test_evaluations_of_a_run_are_shown_below_its_own(run, tmp_path):
@@ -252,7 +251,7 @@ def test_evaluations_of_a_run_are_shown_below_its_own(run, tmp_path):
 def test_evaluation_folder_alone_can_be_drawn_and_evaluated_again(tmp_path):
     write_protocols(tmp_path / "evaluation", ["original"])
     page = draw(tmp_path / "evaluation")
-    assert "source of original" in page.text
+    assert get_protocol("original").source in page.text
     assert "cat 4 75.0 75.0 100.0" in page.text
     assert sum(tag == "svg" for tag, _ in page.tags) == 2
     write_protocols(tmp_path / "evaluation", ["original"])

@@ -11,8 +11,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from run_folders import CLASSES, FIGURES, SIZE, evaluated, left_half, loader
+from run_folders import CLASSES, SIZE, evaluated, left_half, loader
 
+from sat_peft.evaluation.figures import MAIN_FIGURES
+from sat_peft.evaluation.measure import Measured
 from sat_peft.report.records import choose_pictured, measurement, write_gallery
 from sat_peft.tuner import SatOutput
 
@@ -130,7 +132,7 @@ def test_without_boxes_nothing_is_said_of_localisation(tmp_path):
         assert record["iou"] is record["correct"] is record["top1_correct"] is None
         assert record["true_boxes"] == []
         assert record["picture"]
-    content = measurement({"sat": evaluation}, {"sat": {}}, num_classes=3)
+    content = measurement({"sat": Measured.of("SAT", evaluation)}, num_classes=3)
     assert content["measured"] is False
     assert content["methods"]["sat"]["summary"].keys() == {"top1_cls", "top5_cls"}
     assert content["curves"] == content["iou_histograms"] == {}
@@ -139,10 +141,9 @@ def test_without_boxes_nothing_is_said_of_localisation(tmp_path):
 def test_measurement_holds_figures_intervals_curves_and_histograms():
     evaluation = evaluated(loader(12), threshold="oracle")
     summary = dict(evaluation.result.summary)
-    centre = dict.fromkeys(FIGURES, 12.5)
-    content = json.loads(
-        json.dumps(measurement({"sat": evaluation}, {"sat": {}, "centre_box": centre}, num_classes=3, bootstrap=20))
-    )
+    centre = dict.fromkeys(MAIN_FIGURES, 12.5)
+    methods = {"sat": Measured.of("SAT", evaluation), "centre_box": Measured("centre box", centre)}
+    content = json.loads(json.dumps(measurement(methods, num_classes=3, bootstrap=20)))
     assert evaluation.result.summary == summary  # the recipe reads it too
     sat = content["methods"]["sat"]
     assert sat["title"] == "SAT"

@@ -13,8 +13,9 @@ from PIL import Image
 from tiny_run import CLASSES, THRESHOLD, write_run
 
 from sat_peft import Localizer
-from sat_peft.baselines import LinearCam, save_trained
 from sat_peft.errors import UsageError
+from sat_peft.evaluation.baselines.cam import LinearCam
+from sat_peft.evaluation.frozen import save_trained
 from sat_peft.localizer import find_trained
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "demo.py"

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from sat_peft.evaluator import EvaluatedImage, Evaluation
-from sat_peft.health import examine
+from sat_peft.evaluation.evaluator import EvaluatedImage, Evaluation
+from sat_peft.evaluation.health import examine
 from sat_peft.localization import score_maps
 
 SIZE = (40, 30)

@@ -4,8 +4,10 @@ import pytest
 import timm
 import torch
 
-from sat_peft.baselines import AttentionRollout, LinearCam, record_attention, rollout
 from sat_peft.errors import UsageError
+from sat_peft.evaluation.attention_maps import record_attention
+from sat_peft.evaluation.baselines.cam import LinearCam
+from sat_peft.evaluation.baselines.rollout import AttentionRollout, rollout
 
 # Attention, with and without a class token; AttentionRope; EvaAttention with registers, rotary embeddings, separate q.
 MODELS = {

@@ -4,7 +4,8 @@ import pytest
 import timm
 import torch
 
-from sat_peft.baselines import TsCam, record_attention
+from sat_peft.evaluation.attention_maps import record_attention
+from sat_peft.evaluation.baselines.tscam import TsCam
 
 
 @pytest.fixture(params=["class token", "no class token"])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sat_peft.baselines.attention_maps import query_weights, record_attention
-from sat_peft.baselines.frozen import FrozenBackboneClassifier, Summaries
+from sat_peft.evaluation.attention_maps import query_weights, record_attention
+from sat_peft.evaluation.frozen import FrozenBackboneClassifier, Summaries
+from sat_peft.evaluation.registry import Baseline
 from sat_peft.tuner.heads import window_means
 
 
@@ -51,3 +54,7 @@ class TsCam(FrozenBackboneClassifier):
         attended = attended[:, self.backbone.num_prefix_tokens :].unflatten(1, self.grid(images))
         of_labels = semantic[torch.arange(len(labels), device=labels.device), labels]
         return semantic.mean((2, 3)), of_labels * attended
+
+
+# It has the head of SAT, and its learning rate.
+BASELINE = Baseline("TS-CAM", attrgetter("localize"), TsCam)

@@ -8,11 +8,11 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset
 
-from sat_peft.baselines.frozen import FrozenBackboneClassifier, Summaries
 from sat_peft.data.feature_cache import FeatureSource
 from sat_peft.data.features import labels
 from sat_peft.data.loaders import training_loader
 from sat_peft.data.sampler import EpochSampler, View
+from sat_peft.evaluation.frozen import FrozenBackboneClassifier, Summaries
 
 # Augmented views of an image; more change little, and each costs a pass through the backbone.
 VIEWS = 8

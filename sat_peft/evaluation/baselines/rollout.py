@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from sat_peft.baselines.attention_maps import query_weights, record_attention
-from sat_peft.baselines.frozen import FrozenBackboneClassifier
+from sat_peft.evaluation.attention_maps import query_weights, record_attention
+from sat_peft.evaluation.frozen import FrozenBackboneClassifier
+from sat_peft.evaluation.registry import Baseline
 
 
 def rollout(attentions: Sequence[torch.Tensor], queries: torch.Tensor) -> torch.Tensor:
@@ -48,3 +49,6 @@ class AttentionRollout:
             logits = self.classifier(images)
         shares = rollout(attentions, query_weights(backbone, attentions[-1].shape[-1]))
         return logits, shares[:, backbone.num_prefix_tokens :].unflatten(1, self.classifier.grid(images))
+
+
+BASELINE = Baseline("attention rollout", lambda classifier: AttentionRollout(classifier).localize, classes_of="cam")

@@ -10,7 +10,7 @@ from sat_peft.data import splits
 from sat_peft.data.loaders import build_evaluation_loader
 from sat_peft.data.transforms import CENTRE_OF_TEN, evaluation_transform
 from sat_peft.errors import UsageError
-from sat_peft.evaluator import collect_maps, evaluate, ten_crop
+from sat_peft.evaluation.evaluator import collect_maps, evaluate, ten_crop
 from sat_peft.localization import get_protocol, score_maps
 
 CONFIG = DataConfig((224, 224), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")

@@ -14,13 +14,11 @@ from torch.utils.data import DataLoader
 
 from sat_peft.cpu import release_freed_memory
 from sat_peft.data.transforms import CENTRE_OF_TEN
-from sat_peft.errors import UsageError
 from sat_peft.localization import (
     LocalizationAccumulator,
     LocalizationResult,
     Protocol,
     ThresholdChoice,
-    box_iou,
     choose_threshold,
     get_protocol,
 )
@@ -32,7 +30,6 @@ Method = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor
 
 # Batches; more often costs time, less often memory.
 _RELEASED_EVERY = 8
-CENTRE_BOX_SIDES = tuple(round(0.05 * step, 2) for step in range(4, 21))
 
 
 @dataclass(frozen=True)
@@ -213,41 +210,3 @@ def threshold_of_maps(
     maps, sizes = collect_maps(method, loader, accelerator)
     own = {"image_sizes": sizes} if get_protocol(protocol).own_pixels else {}
     return choose_threshold("unsupervised", maps=maps, protocol=protocol, **own)
-
-
-def _centre_box_hits(images: list[EvaluatedImage], side: float, protocol: Protocol) -> np.ndarray:
-    """(N,) bool: whether the box of `side` times the image's sides, in its middle, has IoU >= 0.5."""
-    hits = []
-    for image in images:
-        size = np.asarray(image.size, float)
-        box = np.concatenate([size * (1 - side) / 2, size * (1 + side) / 2])[None]
-        iou = box_iou(box, image.boxes, iou_rule=protocol.iou_rule) if len(image.boxes) else np.zeros((1, 1))
-        hits.append(bool(iou.max() >= 0.5))
-    return np.asarray(hits)
-
-
-def choose_centre_side(images: list[EvaluatedImage], protocol: str | Protocol) -> float:
-    """The side of the centre box, as a share of the image's sides, that is right most often on `images`.
-
-    Raises:
-        UsageError: no image has a true box.
-    """
-    if not any(len(image.boxes) for image in images):
-        raise UsageError("no image has a true box: the side of the centre box needs a validation split with boxes.")
-    protocol = get_protocol(protocol)
-    return max(CENTRE_BOX_SIDES, key=lambda side: _centre_box_hits(images, side, protocol).mean())
-
-
-def centre_box_accuracy(images: list[EvaluatedImage], side: float, protocol: str | Protocol) -> dict[str, float]:
-    """Percentages of the centre box: `gt_known`, and with the classes of the method that was evaluated on `images`
-    `top1_loc`, `top5_loc` and `top1_cls`. It shows what a localiser is worth beyond knowing that objects are central.
-    """
-    hits = _centre_box_hits(images, side, get_protocol(protocol))
-    ranks = np.asarray([image.label_rank for image in images])
-    figures = {
-        "gt_known": hits,
-        "top1_loc": hits & (ranks < 1),
-        "top5_loc": hits & (ranks < 5),
-        "top1_cls": ranks < 1,
-    }
-    return {name: 100.0 * float(values.mean()) for name, values in figures.items()}

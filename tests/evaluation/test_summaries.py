@@ -9,12 +9,13 @@ from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 
 from sat_peft.backbones import DataConfig
-from sat_peft.baselines import TRAINED_BASELINES
-from sat_peft.baselines.summaries import VIEWS, summary_loader
 from sat_peft.data.features import localization_features
 from sat_peft.data.loaders import build_loaders
+from sat_peft.evaluation.registry import baselines, needed_classifiers
+from sat_peft.evaluation.summaries import VIEWS, summary_loader
 
 COUNT = 6
+TRAINED = needed_classifiers(baselines())
 
 
 @pytest.fixture
@@ -49,9 +50,9 @@ def counted(classifier) -> list[int]:
     return passed
 
 
-@pytest.mark.parametrize("name", TRAINED_BASELINES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_logits_of_summaries_are_those_of_the_images_and_of_the_mean_map(name, backbone):
-    classifier = TRAINED_BASELINES[name](backbone, 3)
+    classifier = baselines()[name].classifier(backbone, 3)
     torch.nn.init.normal_(next(p for p in classifier.parameters() if p.requires_grad))
     images = torch.randn(2, 3, 32, 32)
     logits = classifier(images)
@@ -59,9 +60,9 @@ def test_logits_of_summaries_are_those_of_the_images_and_of_the_mean_map(name, b
     torch.testing.assert_close(classifier.localize(images, torch.tensor([0, 1]))[0], logits)
 
 
-@pytest.mark.parametrize("name", TRAINED_BASELINES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_view_passes_the_backbone_once_and_keeps_its_label(name, backbone, train_loader):
-    classifier = TRAINED_BASELINES[name](backbone, 2).eval()
+    classifier = baselines()[name].classifier(backbone, 2).eval()
     passed = counted(classifier)
     loader = summary_loader(classifier, train_loader, Accelerator(cpu=True), steps=100)
     assert sum(passed) == COUNT * VIEWS + 1  # and one to know the size
@@ -77,8 +78,8 @@ def test_every_view_passes_the_backbone_once_and_keeps_its_label(name, backbone,
 
 
 def test_short_trainings_and_large_summaries_keep_to_the_images(backbone, train_loader, monkeypatch):
-    classifier = TRAINED_BASELINES["cam"](backbone, 2).eval()
+    classifier = baselines()["cam"].classifier(backbone, 2).eval()
     # Two batches are an epoch, and eight views cost as much as eight epochs.
     assert summary_loader(classifier, train_loader, Accelerator(cpu=True), steps=2 * VIEWS - 4) is None
-    monkeypatch.setattr("sat_peft.baselines.summaries.MAX_BYTES", 16 * 4 * COUNT * VIEWS - 1)
+    monkeypatch.setattr("sat_peft.evaluation.summaries.MAX_BYTES", 16 * 4 * COUNT * VIEWS - 1)
     assert summary_loader(classifier, train_loader, Accelerator(cpu=True), steps=100) is None

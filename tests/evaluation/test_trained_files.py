@@ -7,8 +7,11 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from sat_peft.baselines import TRAINED_BASELINES, LinearCam, TsCam, load_trained, save_trained
 from sat_peft.errors import UsageError
+from sat_peft.evaluation.baselines.cam import LinearCam
+from sat_peft.evaluation.baselines.tscam import TsCam
+from sat_peft.evaluation.frozen import load_trained, save_trained
+from sat_peft.evaluation.registry import baselines, needed_classifiers
 
 
 def create(kind: type, seed: int, num_classes: int = 3) -> torch.nn.Module:
@@ -18,9 +21,9 @@ def create(kind: type, seed: int, num_classes: int = 3) -> torch.nn.Module:
     return kind(backbone, num_classes).eval()
 
 
-@pytest.mark.parametrize("name", TRAINED_BASELINES)
+@pytest.mark.parametrize("name", needed_classifiers(baselines()))
 def test_reloaded_baseline_gives_the_same_logits_and_maps(name, tmp_path):
-    trained, other = (create(TRAINED_BASELINES[name], seed) for seed in (1, 2))
+    trained, other = (create(baselines()[name].classifier, seed) for seed in (1, 2))
     images, labels = torch.randn(2, 3, 32, 32), torch.tensor([0, 2])
     expected = trained.localize(images, labels)
     assert not torch.equal(other.localize(images, labels)[0], expected[0])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sat_peft.evaluator import Evaluation
+from sat_peft.evaluation.evaluator import Evaluation
 from sat_peft.localization import covers_image
 
 # Mean area of the maps beside the target, as a difference; the published targets are 0.25 and 0.35.

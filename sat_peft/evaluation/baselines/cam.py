@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import torch
 from torch import nn
 
-from sat_peft.baselines.frozen import FrozenBackboneClassifier, Summaries
+from sat_peft.evaluation.frozen import FrozenBackboneClassifier, Summaries
+from sat_peft.evaluation.registry import Baseline
 
 
 class LinearCam(FrozenBackboneClassifier):
@@ -37,3 +40,7 @@ class LinearCam(FrozenBackboneClassifier):
         tokens = self.patch_tokens(images)
         maps = torch.einsum("bnd,bd->bn", tokens, self.classifier.weight[labels])
         return self.classifier(tokens.mean(1)), maps.unflatten(1, self.grid(images))
+
+
+# A linear classifier learns with larger steps than SAT.
+BASELINE = Baseline("CAM", attrgetter("localize"), LinearCam, learning_rate=1e-2)

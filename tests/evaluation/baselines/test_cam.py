@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from sat_peft.baselines import LinearCam
+from sat_peft.evaluation.baselines.cam import LinearCam
 
 # Class token and a norm; average pooling with the norm after it; registers; a model of the EVA family.
 MODELS = {

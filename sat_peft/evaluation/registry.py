@@ -1,0 +1,74 @@
+"""The registry of baselines. They read the frozen backbone that SAT reads, on the same images and steps."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Literal
+
+from sat_peft.evaluation import baselines as package
+
+if TYPE_CHECKING:
+    from sat_peft.evaluation.evaluator import EvaluatedImage, Method
+    from sat_peft.evaluation.frozen import FrozenBackboneClassifier
+    from sat_peft.evaluation.measure import Measured
+    from sat_peft.localization import Protocol
+
+# Known without importing them, so that command lines answer at once.
+BASELINE_NAMES = tuple(module.name for module in pkgutil.iter_modules(package.__path__))
+BaselineName = Literal[BASELINE_NAMES]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What SAT is measured beside; it has a `localizer` or a `prior`.
+
+    Args:
+        title: in tables.
+        localizer: the method, as the evaluator takes it, of a trained classifier.
+        classifier: class of that classifier, which is trained and saved under the name of the baseline.
+        classes_of: name of the baseline whose trained classifier it is, where that is another.
+        learning_rate: of the training; by default that of SAT.
+        prior: measures boxes that no map is read for, given images that may choose them, the evaluated images, and
+            the protocol of both.
+    """
+
+    title: str
+    localizer: Callable[[FrozenBackboneClassifier], Method] | None = None
+    classifier: Callable[..., FrozenBackboneClassifier] | None = None
+    classes_of: str | None = None
+    learning_rate: float | None = None
+    prior: Callable[[Collection[EvaluatedImage], Collection[EvaluatedImage], Protocol], Measured] | None = None
+
+
+@cache
+def baselines() -> dict[str, Baseline]:
+    """All baselines by name, those without maps last."""
+    found = {name: import_module(f"{package.__name__}.{name}").BASELINE for name in BASELINE_NAMES}
+    return dict(sorted(found.items(), key=lambda entry: entry[1].localizer is None))
+
+
+def method_titles() -> dict[str, str]:
+    """How tables call every method, by the name that options, results and files use."""
+    return {"sat": "SAT"} | {name: baseline.title for name, baseline in baselines().items()}
+
+
+def needed_classifiers(names: Iterable[str]) -> list[str]:
+    """Names of the baselines whose trained classifiers `names` need."""
+    needed = {baselines()[name].classes_of or name for name in names}
+    return [name for name, baseline in baselines().items() if name in needed and baseline.classifier]
+
+
+def localizers(names: Collection[str], trained: Mapping[str, FrozenBackboneClassifier]) -> Iterator[tuple[str, Method]]:
+    """Name and method of every baseline of `names` that has maps.
+
+    Args:
+        names: of baselines.
+        trained: the modules of `needed_classifiers(names)`, by name.
+    """
+    for name, baseline in baselines().items():
+        if name in names and baseline.localizer:
+            yield name, baseline.localizer(trained[baseline.classes_of or name])
