@@ -117,18 +117,19 @@ class SatAttentionMixin:
 class SatAttention(SatAttentionMixin, Attention):
     """timm's `Attention` for SAT."""
 
-    def forward(self, x, attn_mask=None, is_causal=False):
+    def forward(self, x, *masks, **more):
+        # What else there is to be handed on depends on timm's version; none of it is taken while an adapter is active.
         if self.sat_mode is AttentionMode.TIMM:
-            return super().forward(x, attn_mask=attn_mask, is_causal=is_causal)
+            return super().forward(x, *masks, **more)
         return self._attention(x)
 
 
 class SatAttentionRope(SatAttentionMixin, AttentionRope):
     """timm's `AttentionRope` for SAT."""
 
-    def forward(self, x, rope=None, attn_mask=None, is_causal=False):
+    def forward(self, x, rope=None, *masks, **more):
         if self.sat_mode is AttentionMode.TIMM:
-            return super().forward(x, rope=rope, attn_mask=attn_mask, is_causal=is_causal)
+            return super().forward(x, rope, *masks, **more)
         return self._attention(x, rope)
 
 
@@ -138,9 +139,9 @@ class SatEvaAttention(SatAttentionMixin, EvaAttention):
     q_bias = tuned_parameter("q_bias")
     v_bias = tuned_parameter("v_bias")
 
-    def forward(self, x, rope=None, attn_mask=None, is_causal=False):
+    def forward(self, x, rope=None, *masks, **more):
         if self.sat_mode is AttentionMode.TIMM:
-            return super().forward(x, rope=rope, attn_mask=attn_mask, is_causal=is_causal)
+            return super().forward(x, rope, *masks, **more)
         return self._attention(x, rope)
 
 

@@ -10,7 +10,6 @@ from typing import ClassVar
 
 import torch
 from peft.tuners.lora import LoraLayer, LoraModel
-from peft.tuners.tuners_utils import _filter_state_dict_by_key_prefixes, _get_tuner_state_dict_key_prefixes
 from peft.utils import ModulesToSaveWrapper
 from timm.layers import AttentionRope, DropPath
 from timm.models.eva import EvaAttention
@@ -378,9 +377,8 @@ class SatModel(LoraModel):
     def _remap_adapter_state_dict_for_load(cls, model, config, adapter_name, state_dict):
         remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
         present = model.state_dict()
-        prefixes = _get_tuner_state_dict_key_prefixes(model, adapter_name=adapter_name)
-        expected = set(_filter_state_dict_by_key_prefixes(present, prefixes))
-        expected |= {key for key in present if f".modules_to_save.{adapter_name}." in key}
+        # The name of an adapter is a part of the names of its parameters and of no others.
+        expected = {key for key in present if adapter_name in key.split(".")}
         problems = []
         if missing := sorted(expected - set(remapped)):
             problems.append(f"missing: {', '.join(missing)}")
