@@ -135,6 +135,7 @@ class SpatialTokenExit(nn.Module, SatLayer):
         self.sat_record = record
         self.sat_head = nn.ModuleDict()
         self.sat_readout = nn.ModuleDict()
+        self._untrained: set[str] = set()  # adapters whose head stays as it is
         self._init_state(adapter_name)
 
     def update_layer(
@@ -151,16 +152,31 @@ class SpatialTokenExit(nn.Module, SatLayer):
     ) -> None:
         """Adds the head of an adapter, and the readout of one that is fitted."""
         self.sat_head[adapter_name] = HEAD_CLASSES[head](dim, num_classes, device=device, dtype=dtype)
-        # What PEFT leaves frozen whenever it switches gradients on. A new dict, since all layers share the first.
-        frozen = ("sat_readout",) if train_head else ("sat_head", "sat_readout")
-        self.frozen_peft_weight_names = {**self.frozen_peft_weight_names, adapter_name: frozen}
+        self._untrained.discard(adapter_name)
+        if not train_head:
+            self._untrained.add(adapter_name)
         if class_readout:
             self.add_readout(adapter_name, num_classes, dim, device)
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
+    def set_adapter(self, *arguments, **options) -> None:
+        """As in PEFT, which switches gradients on for all that an adapter has here."""
+        super().set_adapter(*arguments, **options)
+        self.freeze_untrained()
+
+    def set_requires_grad(self, *arguments, **options) -> None:
+        """As in PEFT, but for heads that are not trained."""
+        super().set_requires_grad(*arguments, **options)
+        self.freeze_untrained()
+
+    def freeze_untrained(self) -> None:
+        """Switches gradients off for the heads that are not trained."""
+        for name in self._untrained & self.sat_head.keys():
+            self.sat_head[name].requires_grad_(False)
+
     def add_readout(self, adapter_name: str, num_classes: int, dim: int, device) -> ClassReadout:
         """Adds an empty readout to an adapter, in float32, and returns it."""
-        self.sat_readout[adapter_name] = ClassReadout(num_classes, dim, device).requires_grad_(False)
+        self.sat_readout[adapter_name] = ClassReadout(num_classes, dim, device)
         return self.sat_readout[adapter_name]
 
     def drop_readout(self, adapter_name: str) -> None:

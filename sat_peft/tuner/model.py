@@ -227,6 +227,7 @@ class SatModel(LoraModel):
         vit = self.model
         if not isinstance(vit.norm, SpatialTokenExit):  # not yet injected
             return
+        vit.norm.freeze_untrained()
         config = self._active_config()
         entry = len(vit.blocks) if config is None else entry_block(vit, config)
         vit.norm_pre.joins_later = config is not None and entry > 0

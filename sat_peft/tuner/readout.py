@@ -66,13 +66,13 @@ def weigh(foreground: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:
 class ClassReadout(nn.Module):
     """Linear discriminants of C classes: `weight` (C, D) tells the evidence of a token, `bias` (C,) completes logits.
 
-    Both are buffers in all but name: PEFT saves parameters of adapters alone. They are never trained.
+    Both are buffers, which PEFT saves with an adapter and never trains.
     """
 
     def __init__(self, num_classes: int, dim: int, device=None):
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(num_classes, dim, device=device))
-        self.bias = nn.Parameter(torch.zeros(num_classes, device=device))
+        self.register_buffer("weight", torch.zeros(num_classes, dim, device=device))
+        self.register_buffer("bias", torch.zeros(num_classes, device=device))
 
     def forward(self, tokens: torch.Tensor, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits (B, C), foreground (B, N) and evidence (B, C, N) of patch tokens (B, N, D) with maps (B, N)."""
