@@ -336,7 +336,7 @@ def test_output_reads_by_name_index_and_key_and_survives_accelerate():
     model = adapted()
     output = model(images_for(model))
     assert output[0] is output.logits is output["logits"]
-    assert list(output) == ["logits", "maps", "block_maps", "features"]
+    assert list(output) == ["logits", "maps", "block_maps", "tokens", "features"]
     half = SatOutput(**{name: value.bfloat16() for name, value in output.items()})
     converted = convert_outputs_to_fp32(lambda: half)()
     assert isinstance(converted, SatOutput)
