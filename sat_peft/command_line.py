@@ -18,7 +18,7 @@ import tyro
 from sat_peft.cpu import join_processes
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.files import check_values, is_folder, read_json_object
-from sat_peft.files.outputs import is_disk_full
+from sat_peft.files.outputs import full_place, is_disk_full
 from sat_peft.files.paths import shown_path
 from sat_peft.options import RUN_FIELDS
 from sat_peft.presets import default_preset
@@ -27,8 +27,8 @@ from sat_peft.shared_paths import with_recorded_paths
 from sat_peft.termination import Terminated, heed_sigterm
 
 AUTO = "auto"
-# Of the system, where a file or folder may not be written.
-_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+# Of the system, where a file or folder may not be written or cannot be.
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 # Told after Ctrl-C or SIGTERM in a training.
 RESUMABLE = "what the run wrote so far is readable in its folder; go on with --resume FOLDER"
 
@@ -162,13 +162,13 @@ def run(main: Callable[[Any], int | None], options: Callable[[], Any], *, interr
     except KeyboardInterrupt as error:
         print(f"\ninterrupted; {interrupted}", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM if isinstance(error, Terminated) else 1)
-    except OSError as error:
-        place = f" for {error.filename!r}" if error.filename else ""
+    except Exception as error:  # libraries tell of a full disk by errors of their own
         if is_disk_full(error):
-            what = f"no space is left{place}. Free some space and give the same command again"
-        elif error.errno in _UNWRITABLE:
+            what = f"no space is left for {full_place(error)}. Free some space and give the same command again"
+        elif isinstance(error, OSError) and error.errno in _REFUSED:
             what = (
-                f"the system refuses to write{place} ({error.strerror}). Name another place, or correct its permissions"
+                f"the system refuses {error.filename or 'a file'!r} ({error.strerror}). Name another place, or correct "
+                "its permissions"
             )
         else:
             raise

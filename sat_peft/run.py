@@ -39,6 +39,7 @@ from sat_peft.files.outputs import (
     FolderLock,
     check_unlocked,
     check_writable,
+    full_place,
     is_disk_full,
     is_unfinished,
     plain,
@@ -96,7 +97,7 @@ def check_output(path: str | Path, config: Mapping, *, overwrite: bool = False, 
     check_writable(path)
     check_unlocked(path)
     links = [name for name in (*_FOLDERS, *_FILES) if (path / name).is_symlink()]
-    if links and not overwrite:
+    if links and (resume or not overwrite):
         raise UsageError(
             f"{str(path / links[0])!r} is a link, through which a run does not write. Remove it, or take --overwrite."
         )
@@ -126,7 +127,11 @@ def check_output(path: str | Path, config: Mapping, *, overwrite: bool = False, 
 
 def is_new(path: Path) -> bool:
     """Whether nothing was computed yet in the run folder `path`, so that a run simply starts in it."""
-    return read_status(path) in (None, _STARTING) or not is_file(path / "config.json")
+    status = read_status(path)
+    if status in (None, _STARTING):
+        return True
+    # Earlier versions wrote the status before the configuration.
+    return status == "running" and not any(os.path.lexists(path / name) for name in ("config.json", *_FILES, *_FOLDERS))
 
 
 def changed_settings(path: Path, config: Mapping, *, defaults: Mapping | None = None) -> list[str]:
@@ -195,7 +200,7 @@ class RunFolder(AbstractContextManager):
             # First of all, since it is what marks the folder as a run's, of which nothing is computed.
             self.write_json("status.json", {"status": _STARTING})
             # Results of the run that was here before must not stand beside this run's configuration.
-            for name in (*_FILES, *_FOLDERS):
+            for name in ("config.json", *_FILES, *_FOLDERS):
                 remove(self.path / name)
             shared, paths = split_paths(config)
             if paths:
@@ -263,7 +268,9 @@ class RunFolder(AbstractContextManager):
         """A full disk or the end of another process in words, with what to do; other errors as they are."""
         again = f"go on with --resume {self.path}"
         if is_disk_full(error):
-            explained = UsageError(f"no space is left for {str(self.path)!r}. Free some space, then {again}.")
+            explained = UsageError(
+                f"no space is left for {full_place(error, self.path)}. Free some space, then {again}."
+            )
         elif isinstance(error, RuntimeError) and any(text in str(error) for text in _LOST_PROCESS):
             explained = UsageError(f"another process of this run has ended, so this one cannot go on. Then {again}.")
         else:

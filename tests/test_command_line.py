@@ -160,7 +160,8 @@ def test_a_run_of_which_nothing_was_computed_is_started_by_its_command(tmp_path)
     ("error", "words", "code"),
     [
         (OSError(28, "No space left on device", "/data/x"), "no space is left for '/data/x'", 2),
-        (PermissionError(13, "Permission denied", "/data/x"), "refuses to write for '/data/x'", 2),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "temporary files in", 2),
+        (PermissionError(13, "Permission denied", "/data/x"), "refuses '/data/x' (Permission denied)", 2),
         (Terminated(), "go on with it", 143),
         (KeyboardInterrupt(), "go on with it", 1),
     ],

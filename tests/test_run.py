@@ -179,6 +179,33 @@ def test_the_same_configuration_goes_on_with_what_is_there_and_another_does_not(
         RunFolder(tmp_path, {"seed": 0, "threads": 1})
 
 
+@pytest.mark.parametrize("status", ["finished", "running"])
+def test_results_whose_configuration_is_gone_are_not_taken_for_nothing(status, tmp_path):
+    with RunFolder(tmp_path, {"seed": 0}) as run:
+        run.write_json("results.json", {"gt_known": 1})
+    (tmp_path / "config.json").unlink()
+    write_json_atomic(tmp_path / "status.json", {"status": status})
+    with pytest.raises(UsageError, match=r"already holds a run.*--overwrite"):
+        RunFolder(tmp_path, {"seed": 0})
+    assert read(tmp_path, "results.json") == {"gt_known": 1}
+
+
+def test_a_run_that_is_replaced_leaves_no_configuration_to_resume(tmp_path, monkeypatch):
+    with RunFolder(tmp_path, {"seed": 0}) as run:
+        run.write_json("results.json", {})
+
+    def killed(path):
+        if path.name == "results.json":
+            raise SystemExit
+        path.unlink(missing_ok=True)
+
+    monkeypatch.setattr("sat_peft.run.remove", killed)
+    with pytest.raises(SystemExit):
+        RunFolder(tmp_path, {"seed": 1}, overwrite=True)
+    assert read(tmp_path, "status.json") == {"status": "starting"}
+    assert not (tmp_path / "config.json").exists()
+
+
 def test_a_run_that_is_being_written_is_left_alone(tmp_path):
     with (
         RunFolder(tmp_path, {"seed": 0}),
@@ -194,8 +221,9 @@ def test_links_in_a_run_folder_are_told_before_anything_is_computed(tmp_path):
     with pytest.raises(KeyboardInterrupt), RunFolder(tmp_path / "run", {}):
         raise KeyboardInterrupt
     (tmp_path / "run" / "checkpoint").symlink_to(target)
-    with pytest.raises(UsageError, match=r"checkpoint.*is a link.*--overwrite"):
-        RunFolder(tmp_path / "run", {})
+    for options in ({}, {"resume": True}, {"resume": True, "overwrite": True}):
+        with pytest.raises(UsageError, match=r"checkpoint.*is a link.*--overwrite"):
+            RunFolder(tmp_path / "run", {}, **options)
     assert resumed(tmp_path / "run", {}, overwrite=True) == FRESH
     assert (target / "precious").exists()
 

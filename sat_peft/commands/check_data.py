@@ -40,12 +40,11 @@ def main(config: Config) -> int:
     # The heavy imports wait until the options are read, so that --help and a mistyped option answer at once.
     from sat_peft.data.check import SKIPPED_KINDS, check_data
     from sat_peft.data.sources import load_source
-    from sat_peft.files.outputs import write_json_atomic
+    from sat_peft.files.outputs import check_writable, write_json_atomic
     from sat_peft.report.data_check import data_check_text, draw_contact_sheet
 
     output = config.output or Path("runs", f"check_data-{datetime.now():%Y%m%d-%H%M%S}")
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"the output {str(output)!r} is a file; name a folder with --output.")
+    check_writable(output)
     if any((output / name).exists() for name in FILES) and not config.overwrite:
         raise UsageError(
             f"the folder {str(output)!r} holds a report. Name another with --output, or replace it with --overwrite."

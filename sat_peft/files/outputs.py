@@ -20,8 +20,10 @@ from sat_peft.errors import UsageError
 from sat_peft.files.paths import short_name
 from sat_peft.files.readers import read_json
 
+# An adapter that is out of the way while a new one takes its place.
+_REPLACED = ".replaced-"
 # What a killed process leaves of files that it was writing, and of an adapter.
-UNFINISHED = (".*.tmp", ".*.saving-*")
+UNFINISHED = (".*.tmp", ".*.saving-*", f".*{_REPLACED}*")
 # While a process writes into a folder: the lock itself, and who holds it.
 LOCK, HOLDER = ".lock", ".lock.json"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -81,6 +83,19 @@ def is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
+def full_place(error: BaseException, folder: Path | None = None) -> str:
+    """Where no space is left after such an error, in words.
+
+    Args:
+        error: for which `is_disk_full` holds.
+        folder: that is written to, where the error names no file.
+    """
+    if getattr(error, "filename", None):
+        return repr(str(error.filename))
+    # Rows of a data set and parts of large files lie in the temporary folder.
+    return f"{repr(str(folder)) if folder else 'the output'} or for temporary files in {tempfile.gettempdir()!r}"
+
+
 def remove(path: Path) -> None:
     """Removes a file, or a folder with all that is in it, if there is one. Of a link, the link and not its target."""
     if path.is_symlink() or not path.is_dir():
@@ -89,10 +104,20 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Removes what killed processes were writing in a folder, which nobody else may be writing into."""
+def remove_unfinished(folder: Path, *, below: bool = True) -> None:
+    """Removes what killed processes were writing in a folder, and puts back what they had moved out of the way.
+
+    Args:
+        folder: that nobody else is writing into.
+        below: in the folders in it too.
+    """
+    prefix = "**/" if below else ""
+    for path in list(folder.glob(prefix + UNFINISHED[-1])):
+        name = path.name[1:].rpartition(_REPLACED)[0]
+        if not os.path.lexists(path.with_name(name)):
+            path.rename(path.with_name(name))
     for pattern in UNFINISHED:
-        for path in list(folder.rglob(pattern)):
+        for path in list(folder.glob(prefix + pattern)):
             remove(path)
 
 
@@ -102,26 +127,22 @@ def is_unfinished(path: Path) -> bool:
 
 
 def check_writable(folder: Path) -> None:
-    """Refuses a place where no folder can be written, before anything is computed for it.
+    """Refuses a place where no folder can be written, before anything is computed for it. Nothing is made there, since
+    several processes may ask at the same time.
 
     Raises:
         UsageError: a file or a link to nothing is in the way, or the system says no.
     """
     fix = "Name another folder with --output."
-    if folder.is_symlink() and not folder.exists():
-        raise UsageError(f"the output {str(folder)!r} is a link to what does not exist. {fix}")
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"the output {str(folder)!r} is a file; name a folder with --output.")
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with tempfile.TemporaryFile(dir=folder, prefix=".", suffix=".tmp"):
-                pass
-        finally:
-            for place in missing:
-                with suppress(OSError):
-                    place.rmdir()
+        if folder.is_symlink() and not folder.exists():
+            raise UsageError(f"the output {str(folder)!r} is a link to what does not exist. {fix}")
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"the output {str(folder)!r} is a file; name a folder with --output.")
+        place = folder.absolute()
+        there = next(each for each in (place, *place.parents) if os.path.lexists(each))
+        with tempfile.TemporaryFile(dir=there, prefix=".", suffix=".tmp"):
+            pass
     except OSError as error:
         raise UsageError(f"the output folder {str(folder)!r} cannot be written ({error.strerror}). {fix}") from error
 

@@ -66,10 +66,17 @@ def test_asking_whether_a_place_can_be_written_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_asking_makes_no_folder_that_another_process_could_find_and_lose(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "mkdir", None)
+    check_writable(tmp_path / "a" / "b")
+
+
 def test_places_that_cannot_be_written_are_told_with_the_way_out(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
-    for place, reason in (("file", "is a file"), ("file/run", "Not a directory"), ("dangling", "does not exist")):
+    places = {"file": "is a file", "file/run": "Not a directory", "dangling": "is a link to what does not exist"}
+    places |= {"dangling/run": "No such file", "a" * 300: "too long"}
+    for place, reason in places.items():
         with pytest.raises(UsageError, match=rf"{reason}.*--output"):
             check_writable(tmp_path / place)
     with pytest.raises(UsageError, match=r"/proc/run.*cannot be written"):
@@ -111,3 +118,12 @@ def test_what_killed_processes_were_writing_goes(tmp_path):
         (tmp_path / name).touch()
     remove_unfinished(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["baselines", "kept.json"]
+
+
+def test_an_adapter_that_was_out_of_the_way_when_its_process_was_killed_is_put_back(tmp_path):
+    for name in (".adapter.replaced-1a", ".other.replaced-2b", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".adapter.replaced-1a" / "adapter_config.json").touch()
+    remove_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "other"]
+    assert (tmp_path / "adapter" / "adapter_config.json").exists()
