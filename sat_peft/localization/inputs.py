@@ -6,7 +6,7 @@ import numpy as np
 
 from sat_peft.errors import UsageError
 from sat_peft.localization.boxes import as_boxes
-from sat_peft.localization.protocols import Protocol
+from sat_peft.localization.protocol import Protocol
 
 # Annotations that count from 1, or that include their far corner, may end one pixel outside the image.
 _OUTSIDE_TOLERANCE = 1.0

@@ -8,8 +8,8 @@ import numpy as np
 
 from sat_peft.errors import UsageError
 from sat_peft.localization.pixel_histograms import pixel_average_precision
-from sat_peft.localization.protocols import Protocol
-from sat_peft.localization.threshold_choice import ThresholdChoice, choose_threshold
+from sat_peft.localization.protocol import Protocol
+from sat_peft.localization.thresholds import ThresholdChoice, choose_threshold
 
 # Which bit of an outcome says what about the best IoU of a foreground's box.
 IOU_BITS = {"iou30": 1, "iou50": 2, "iou70": 4, "above50": 8}
