@@ -21,11 +21,7 @@ class LocalizationAccumulator:
     """Scores maps batch by batch, in one process or several, without keeping the maps.
 
     Args:
-        protocol: name or `Protocol`.
-        thresholds: the thresholds to sweep, ascending in [0, 1]; the protocol's by default.
-        threshold: what the summary reports: a number, a `ThresholdChoice`, or "oracle" for the best of `thresholds` on
-            these very maps (the result says so in words). By default the only one of `thresholds`, or the
-            protocol's `default_threshold`.
+        protocol, thresholds, threshold: see `score_maps`.
 
     Kept per image: one byte per distinct foreground (two where the protocol has MaxBoxAccV2), the IoU and the box at
     the reported threshold ("oracle": at every distinct foreground), and 8 bytes per bin where masks are given.
@@ -68,13 +64,7 @@ class LocalizationAccumulator:
         """Score one batch.
 
         Args:
-            maps: (N, h, w) or a list of (h, w): numpy or torch, any float type; scored in float32.
-            boxes: N arrays (n_i, 4) xyxy in the protocol's evaluation pixels; (0, 4) where no valid box is left.
-            logits: (N, number of classes), for Top-1 and Top-5; needs `labels`.
-            labels: (N,) class indices, 0-based.
-            masks: N bool masks (H, W) in evaluation pixels, for PxAP.
-            ignore: N bool masks (H, W) of pixels to leave out of PxAP where they are not in `masks`.
-            image_sizes: N pairs (width, height), for protocols that score in the image's own pixels.
+            maps, boxes, logits, labels, masks, ignore, image_sizes: see `score_maps`.
             image_ids: N integers. An id that was seen before is dropped, also across processes.
 
         Raises:
@@ -94,7 +84,8 @@ class LocalizationAccumulator:
             given, missing = ("labels", "logits") if logits is None else ("logits", "labels")
             raise UsageError(f"{given} is given and {missing} is not; Top-1 and Top-5 need both.")
         if logits is not None:
-            part["top1"], part["top5"] = inputs.check_top_k(logits, labels, count)
+            ranks = inputs.label_ranks(logits, labels, count)
+            part["top1"], part["top5"] = ranks < 1, ranks < 5
         masks, ignore = inputs.check_masks(masks, ignore, sizes, self.protocol)
         scored = [
             self._score(raw, boxes[index], sizes[index], masks and masks[index], ignore and ignore[index])
@@ -178,9 +169,7 @@ class LocalizationAccumulator:
         """The result over all images so far.
 
         Args:
-            bootstrap: number of resamples of the images for confidence intervals; 0 computes none.
-            confidence: mass of the interval.
-            seed: of the resampling.
+            bootstrap, confidence, seed: see `score_maps`.
 
         Raises:
             UsageError: there is no image, or no mask holds an object pixel.

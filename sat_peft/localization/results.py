@@ -56,11 +56,6 @@ class LocalizationResult:
     per_image: dict[str, np.ndarray] = field(repr=False)
     confidence_intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    def records(self) -> list[dict]:
-        """`per_image` as one dict of plain Python values per image, ready for JSON."""
-        columns = {name: values.tolist() for name, values in self.per_image.items()}
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
     def to_dict(self) -> dict:
         """Everything but the images, ready for JSON."""
         return {

@@ -88,9 +88,8 @@ def test_figures_that_are_not_defined_are_none(sat):
 def test_results_are_ready_for_json(sat):
     result = score_maps(**inputs(sat, names=("logits", "labels")), protocol="sat", bootstrap=5)
     assert json.loads(json.dumps(result.to_dict()))["protocol"] == "sat"
-    records = json.loads(json.dumps(result.records()))
-    assert len(records) == 96
-    assert set(records[0]) == {"image_id", "iou", "box", "correct", "top1_correct", "top5_correct"}
+    assert set(result.per_image) == {"image_id", "iou", "box", "correct", "top1_correct", "top5_correct"}
+    assert {len(values) for values in result.per_image.values()} == {96}
 
 
 def test_the_reported_threshold_and_its_source(sat):
