@@ -22,7 +22,7 @@ from typing import Literal
 from sat_peft.command_line import RESUMABLE, parse, run
 from sat_peft.data.options import DataOptions
 from sat_peft.errors import UsageError, unknown_choice
-from sat_peft.evaluation.registry import BaselineName
+from sat_peft.evaluation.choices import BaselineName
 from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
 from sat_peft.presets import PRESETS
 from sat_peft.regimes import REGIMES

@@ -35,12 +35,12 @@ class Comparison:
     """What was measured.
 
     Args:
-        class_names: of the data.
+        num_classes: of the data.
         methods: what each reached, by name; SAT is the first.
         health: of SAT.
     """
 
-    class_names: list[str]
+    num_classes: int
     methods: dict[str, Measured]
     health: Health
 
@@ -135,7 +135,7 @@ def compare(
     methods = {name: found[name] for name in method_titles() if name in found}
     figures = {name: each.figures for name, each in methods.items()}
     health = examine(sat, area_target=loss.area_target if loss.area_weight else None, figures=figures)
-    return Comparison(model.peft_config["default"].class_names, methods, health)
+    return Comparison(num_classes, methods, health)
 
 
 def write_results(
@@ -179,7 +179,7 @@ def write_results(
     }
     run.write_json("results.json", results)
     run.write_json("parameters.json", asdict(parameters))
-    run.write_json("measurement.json", measurement(methods, num_classes=len(comparison.class_names)))
+    run.write_json("measurement.json", measurement(methods, num_classes=comparison.num_classes))
     if run.main_process:
         write_model_card(run.path)
         write_report(run.path, status="finished")

@@ -26,8 +26,8 @@ from sat_peft.data.decoding import decode_image, image_to_tensor
 from sat_peft.data.transforms import evaluation_steps
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.files import check_values, is_file, read_json_object
-from sat_peft.localization import ThresholdChoice, choose_threshold, localize, to_score_map
-from sat_peft.localization.components import check_min_area, localize_all
+from sat_peft.localization import ThresholdChoice, choose_threshold, localize, localize_all, to_score_map
+from sat_peft.localization.scoring import check_min_area
 from sat_peft.restore import TrainedModel, trained_from_adapter, trained_from_run
 from sat_peft.tuner import load_adapter
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from sat_peft.errors import UsageError
-from sat_peft.evaluation.registry import BaselineName
+from sat_peft.evaluation.choices import BaselineName, ProtocolName
 
 # Of the run and not of the experiment: an earlier run's are not taken over, and may differ where a run is resumed.
 RUN_FIELDS = ("output", "overwrite", "resume", "config", "threads", "num_workers", "track", "checkpoint_every")
@@ -117,7 +117,7 @@ class OptimizationOptions:
 class EvaluationOptions:
     """How it is measured."""
 
-    protocol: Literal["original", "sat", "wsol", "tscam"] = "original"
+    protocol: ProtocolName = "original"
     """Evaluation protocol of the tables; `sat-peft evaluate` measures a run under others too."""
     baselines: tuple[BaselineName, ...] = ("cam", "centre_box")
     """Measured beside SAT, on the same backbone, images and steps. Attention rollout takes its classes from CAM; the

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import statistics
 import time
 
@@ -27,7 +26,6 @@ def main():
     parser.add_argument("--rounds", type=int, default=7, help="rounds, of which medians are taken (default: 7)")
     parser.add_argument("--reference-sat", metavar="DIR", help="checkout of wpy1999/SAT")
     parser.add_argument("--reference-wsol", metavar="DIR", help="checkout of clovaai/wsolevaluation")
-    parser.add_argument("--workers", type=int, default=2, help="processes of the last table; 0 skips it (default: 2)")
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
     arguments = parser.parse_args()
 
@@ -39,8 +37,6 @@ def main():
     for name, contestants in settings(arguments).items():
         report["settings"][name] = compete(name, contestants, maps, boxes, arguments.rounds)
     report["stages"] = {protocol: stages(protocol, maps) for protocol in ("sat", "wsol")}
-    if arguments.workers > 1:
-        report["workers"] = compare_workers(arguments.workers, arguments.rounds)
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
             json.dump(report, file, indent=2)
@@ -303,45 +299,6 @@ def stages(protocol, maps):
     for stage, share in shares.items():
         print(f"  {stage:24s} {100 * share:5.1f} %")
     return shares
-
-
-def compare_workers(workers, rounds, count=4096):
-    """One process against several by the clock, and against as many programs that know nothing of each other: what the
-    cores of this machine give when all are busy."""
-    from sat_peft.localization import score_maps
-
-    maps, boxes = make_maps(count, seed=1)
-    result = {}
-    print(f"\n{workers} processes, {count} maps")
-    for protocol in ("sat", "wsol"):
-        one, several, apart = [], [], []
-        with multiprocessing.get_context("fork").Pool(workers) as programs:
-            tasks = [(protocol, maps[part::workers], boxes[part::workers]) for part in range(workers)]
-            for _ in range(min(rounds, 5)):
-                for times, processes in ((one, 1), (several, workers)):
-                    start = time.perf_counter()
-                    score_maps(maps, boxes, protocol=protocol, workers=processes)
-                    times.append(time.perf_counter() - start)
-                apart.append(max(programs.starmap(score_apart, tasks, chunksize=1)))
-        alone = statistics.median(one)
-        result[protocol] = {
-            "speedup": alone / statistics.median(several),
-            "speedup_of_separate_programs": alone / statistics.median(apart),
-        }
-        print(
-            f"  {protocol:6s} {result[protocol]['speedup']:.2f} times as fast as one by the clock; "
-            f"{result[protocol]['speedup_of_separate_programs']:.2f} times is what separate programs reach here"
-        )
-    return result
-
-
-def score_apart(protocol, maps, boxes):
-    """Seconds by the clock of one of several programs."""
-    from sat_peft.localization import score_maps
-
-    start = time.perf_counter()
-    score_maps(maps, boxes, protocol=protocol)
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

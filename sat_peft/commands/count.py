@@ -97,18 +97,20 @@ def count(config: Config) -> dict:
 
 def table(counted: dict) -> str:
     """What was counted, for the terminal: a line per component, the adapter's last, then the sums."""
-    rows = [(name, *numbers.values()) for name, numbers in counted["components"].items()]
-    frozen = counted["total"] - counted["trainable"]
-    rows.append(("deployed model", counted["trainable"], frozen, counted["total"]))
-    width = max(len(row[0]) for row in rows)
+    from sat_peft.report.tables import text_table
+
+    sums = {"trainable": counted["trainable"], "frozen": counted["total"] - counted["trainable"]}
+    rows = counted["components"] | {"deployed model": sums | {"total": counted["total"]}}
     rank = f" of rank {counted['lora_rank']}" if counted["lora_rank"] else ""
     lines = [
         f"{counted['backbone']}, images of {' x '.join(map(str, counted['image_size']))}, "
         f"{counted['num_classes']} classes, head {counted['head']}, K = {counted['num_spatial_blocks']}, "
         f"tune {counted['tune']}{rank}",
         "",
-        f"{'':<{width}}{'trainable':>15}{'frozen':>15}{'total':>15}",
-        *(f"{name:<{width}}" + "".join(f"{number:>15,}" for number in numbers) for name, *numbers in rows),
+        text_table(
+            [[name, *(f"{number:,}" for number in numbers.values())] for name, numbers in rows.items()],
+            ["", "trainable", "frozen", "total"],
+        ),
         "",
         f"trainable share    {counted['share']:.2f} %",
         f"loaded             {counted['loaded']:,} (PEFT's total)",

@@ -17,7 +17,7 @@ from typing import Literal
 
 from sat_peft.data.options import DataOptions
 from sat_peft.errors import UsageError
-from sat_peft.evaluation.registry import BaselineName
+from sat_peft.evaluation.choices import BaselineName, ProtocolName
 
 INTERRUPTED = "the output folder is as it was"
 
@@ -36,7 +36,7 @@ class Config(DataOptions):
     weights: Path | None = None
     """Local weights of the backbone (a .safetensors file, or a folder with one), instead of a download."""
 
-    protocols: tuple[Literal["original", "sat", "wsol", "tscam"], ...] = ("original",)
+    protocols: tuple[ProtocolName, ...] = ("original",)
     """Evaluation protocols. One that fixes the image size gets the backbone at that size."""
     split: Literal["test", "validation"] = "test"
     """The split that is evaluated."""

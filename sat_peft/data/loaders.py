@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import datasets
 import torch
 from torch.utils.data import DataLoader, Dataset
-from torchvision import tv_tensors
-from torchvision.transforms import v2
 
 from sat_peft.backbones import DataConfig
 from sat_peft.data.decoding import decode_image, decode_masks, outside_problem
@@ -38,7 +36,6 @@ class ImageRows(Dataset):
         cache_bytes: keep that much of resized images in memory, those that are read first. For few images that are
             read many times.
         masks: read the masks too, where the data set has any. Of an image without masks, all pixels are ignored.
-        targets: move boxes and masks with the pixels through the transform.
     """
 
     def __init__(
@@ -49,7 +46,6 @@ class ImageRows(Dataset):
         resize: Callable | None = None,
         cache_bytes: int = 0,
         masks: bool = False,
-        targets: bool = False,
     ):
         columns = ["image_id", "image", "label", "boxes"]
         if masks:
@@ -58,7 +54,6 @@ class ImageRows(Dataset):
         self.transform = transform
         self.resize = resize
         self.masks = "mask" in columns
-        self.targets = targets
         self._cache: dict[int, dict] = {}
         self._cache_left = cache_bytes
 
@@ -82,12 +77,6 @@ class ImageRows(Dataset):
         sample = {"label": row["label"], "boxes": boxes, "image_size": (width, height), "index": index}
         if self.masks:
             sample["mask"], sample["ignore"] = decode_masks(*mask_cells(row), (width, height), row["image_id"])
-        if self.targets:
-            image = tv_tensors.Image(image)
-            moved = {"boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))}
-            if self.masks:
-                moved["mask"] = tv_tensors.Mask(torch.from_numpy(sample["mask"]))
-            image = (image, moved)
         sample["image"] = image if self.resize is None else self.resize(image)
         return sample
 
@@ -100,19 +89,9 @@ class ImageRows(Dataset):
             if size <= self._cache_left:
                 self._cache[index] = sample
                 self._cache_left -= size
-        image = self._transformed(sample["image"], seed)
-        if not self.targets:
-            return sample | {"image": image}
-        image, moved = image
-        boxes = v2.functional.clamp_bounding_boxes(moved["boxes"])
-        # What a crop has cut away, or left less than a pixel of.
-        boxes, _ = v2.functional.sanitize_bounding_boxes(boxes)
-        sample = sample | {"image": image.as_subclass(torch.Tensor), "input_boxes": boxes.as_subclass(torch.Tensor)}
-        if self.masks:
-            sample["input_mask"] = moved["mask"].as_subclass(torch.Tensor)
-        return sample
+        return sample | {"image": self._transformed(sample["image"], seed)}
 
-    def _transformed(self, image: torch.Tensor | tuple, seed: int | None) -> torch.Tensor | tuple:
+    def _transformed(self, image: torch.Tensor, seed: int | None) -> torch.Tensor:
         if seed is None:
             return self.transform(image)
         # torchvision's transforms draw from the global generator, which is the model's.
@@ -122,10 +101,7 @@ class ImageRows(Dataset):
 
 
 def _size_in_bytes(sample: dict) -> int:
-    image, moved = sample["image"] if isinstance(sample["image"], tuple) else (sample["image"], {})
-    tensors = [image, sample["boxes"], *moved.values()]
-    arrays = [sample[name] for name in ("mask", "ignore") if name in sample]
-    return sum(value.nbytes for value in (*tensors, *arrays))
+    return sum(sample[name].nbytes for name in ("image", "boxes", "mask", "ignore") if name in sample)
 
 
 def collate(samples: list[dict]) -> dict:
@@ -136,9 +112,6 @@ def collate(samples: list[dict]) -> dict:
 
     Where the samples have masks: `masks` and `ignore`, B bool arrays (H, W) each in pixels of the original image, the
     object and what counts neither as object nor as background.
-
-    Where targets moved with the pixels: `input_boxes`, B tensors (m_i, 4) xyxy in pixels of `images`, of what is left
-    in sight, and where there are masks `input_masks` (B, H, W) bool.
     """
     batch = {
         "images": torch.stack([sample["image"] for sample in samples]),
@@ -150,10 +123,6 @@ def collate(samples: list[dict]) -> dict:
     if "mask" in samples[0]:
         batch["masks"] = [sample["mask"] for sample in samples]
         batch["ignore"] = [sample["ignore"] for sample in samples]
-    if "input_boxes" in samples[0]:
-        batch["input_boxes"] = [sample["input_boxes"] for sample in samples]
-    if "input_mask" in samples[0]:
-        batch["input_masks"] = torch.stack([sample["input_mask"] for sample in samples])
     return batch
 
 
@@ -230,7 +199,6 @@ def build_loaders(
     num_workers: int = 0,
     cache_train: bool = False,
     cache_bytes: int = CACHE_BYTES,
-    train_targets: bool = False,
     seed: int = 0,
 ) -> Loaders:
     """Builds the loaders of a run; recipes and the evaluator use no others.
@@ -245,8 +213,6 @@ def build_loaders(
         cache_train: keep resized training images in memory, which are then read and decoded once.
         cache_bytes: that memory's limit per training process, its loader processes together. Images beyond it are
             read every time.
-        train_targets: training batches have boxes and masks that moved with the pixels, see `collate`; training from
-            image labels needs none.
         seed: of the training order and of the augmentation, see `EpochSampler`.
 
     Returns:
@@ -278,8 +244,6 @@ def build_loaders(
         augment,
         resize=resize,
         cache_bytes=cache_bytes // max(1, num_workers) if cache_train else 0,
-        masks=train_targets,
-        targets=train_targets,
     )
     train = training_loader(
         rows, EpochSampler(len(rows), seed), collate, batch_size=batch_size, num_workers=num_workers

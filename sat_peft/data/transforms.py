@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 from sat_peft.backbones import DataConfig
 from sat_peft.errors import UsageError, unknown_choice
-from sat_peft.localization import Protocol, get_protocol
-from sat_peft.localization.protocols import ImageTransform
+from sat_peft.localization import ImageTransform, Protocol, get_protocol
 
 # Resizing before a random crop: 256 for a crop of 224, as is usual on CUB and ILSVRC.
 _RESIZE_RATIO = 256 / 224
@@ -32,29 +30,12 @@ def _to_input(config: DataConfig) -> list[torch.nn.Module]:
     return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(config.mean, config.std)]
 
 
-class _Shift(v2.RandomCrop):
-    """A random crop of the image with a frame of reflected edges, which masks and boxes follow.
-
-    Masks are reflected with the pixels. A box stays that of the object itself, without its reflection: torchvision
-    pads boxes with a constant frame alone, which moves them by as much.
-    """
-
-    def __init__(self, size: tuple[int, int], padding: list[int]):
-        super().__init__(size, padding=padding, padding_mode="reflect")
-
-    def transform(self, inpt, params):
-        if isinstance(inpt, tv_tensors.BoundingBoxes):
-            inpt = v2.functional.pad(inpt, params["padding"])
-            params = params | {"needs_pad": False}
-        return super().transform(inpt, params)
-
-
 def training_steps(config: DataConfig, augmentation: str = "shift") -> tuple[v2.Transform, v2.Transform]:
     """`training_transform` in two: the resize, which draws nothing, so that its result may be kept, and the rest."""
     height, width = size = config.image_size
     if augmentation == "shift":
         padding = [round(width * _SHIFT_RATIO), round(height * _SHIFT_RATIO)]
-        views = [_Shift(size, padding), v2.RandomHorizontalFlip()]
+        views = [v2.RandomCrop(size, padding=padding, padding_mode="reflect"), v2.RandomHorizontalFlip()]
     elif augmentation == "crop":
         views = [v2.RandomCrop(size), v2.RandomHorizontalFlip()]
         size = (round(height * _RESIZE_RATIO), round(width * _RESIZE_RATIO))
@@ -67,8 +48,6 @@ def training_steps(config: DataConfig, augmentation: str = "shift") -> tuple[v2.
 
 def training_transform(config: DataConfig, augmentation: str = "shift") -> v2.Compose:
     """(3, H, W) uint8 to a normalised, augmented input of the backbone.
-
-    torchvision's `Mask` and `BoundingBoxes` given with an `Image` move with its pixels.
 
     Args:
         config: the backbone's data configuration.

@@ -22,6 +22,7 @@ from sat_peft.localization import (
     choose_threshold,
     get_protocol,
 )
+from sat_peft.localization.inputs import label_ranks
 
 # A method takes images (B, 3, H, W) and their labels (B,), and returns logits (B, C) and maps (B, h, w). A method whose
 # maps depend on the class returns those of the given labels: GT-known Loc asks for them by definition, and Top-k Loc
@@ -115,7 +116,7 @@ def evaluate(
                 image_sizes=sizes if protocol.own_pixels else None,
                 image_ids=indices,
             )
-            ranks = _label_ranks(logits, labels).tolist()
+            ranks = label_ranks(logits, labels, len(labels)).tolist()
             means, deviations = maps.mean((1, 2)).tolist(), maps.flatten(1).std(1, correction=0).tolist()
             images += [
                 EvaluatedImage(index, protocol.evaluation_size(size), *facts)
@@ -144,17 +145,6 @@ def _remark(images: Collection[EvaluatedImage], undefined: int) -> None:
     if 0 < without < len(images):
         text = f"{without} of {len(images)} images have no box, and count as wrong: evaluate those that have one."
         warnings.warn(text, UserWarning, stacklevel=3)
-
-
-def _label_ranks(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """(B,) how many classes come before the true one, counted as for Top-1 and Top-5: of equal logits the lower
-    class wins, and whatever cannot be compared (NaN) counts as before it.
-    """
-    own = logits.gather(1, labels[:, None])
-    earlier = torch.arange(logits.shape[1]) < labels[:, None]
-    ranks = (~(logits <= own) | ((logits == own) & earlier)).sum(1)
-    # With a few classes, what cannot be compared would be among the first five all the same.
-    return ranks.masked_fill(own[:, 0].isnan(), max(logits.shape[1], 5))
 
 
 def _valid_boxes(protocol: Protocol, boxes: torch.Tensor, image_size: tuple[int, int]) -> np.ndarray:

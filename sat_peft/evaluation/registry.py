@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from sat_peft.evaluation import baselines as package
+from sat_peft.evaluation.choices import BASELINE_NAMES
 
 if TYPE_CHECKING:
     from sat_peft.evaluation.evaluator import EvaluatedImage, Method
     from sat_peft.evaluation.frozen import FrozenBackboneClassifier
     from sat_peft.evaluation.measure import Measured
     from sat_peft.localization import Protocol
-
-# Known without importing them, so that command lines answer at once.
-BASELINE_NAMES = tuple(module.name for module in pkgutil.iter_modules(package.__path__))
-BaselineName = Literal[BASELINE_NAMES]
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ class Baseline:
 @cache
 def baselines() -> dict[str, Baseline]:
     """All baselines by name, those without maps last."""
-    found = {name: import_module(f"{package.__name__}.{name}").BASELINE for name in BASELINE_NAMES}
+    found = {name: import_module(f"sat_peft.evaluation.baselines.{name}").BASELINE for name in BASELINE_NAMES}
     return dict(sorted(found.items(), key=lambda entry: entry[1].localizer is None))
 
 

@@ -2,10 +2,11 @@
 
 from sat_peft.localization.accumulator import LocalizationAccumulator
 from sat_peft.localization.boxes import box_iou, covers_image
-from sat_peft.localization.protocols import PROTOCOLS, ImageTransform, Protocol, get_protocol
+from sat_peft.localization.protocol import ImageTransform, Protocol
+from sat_peft.localization.protocols import PROTOCOLS, get_protocol
 from sat_peft.localization.results import LocalizationResult
-from sat_peft.localization.scoring import localize, pixel_ap, score_maps, to_score_map
-from sat_peft.localization.threshold_choice import ThresholdChoice, best_threshold, choose_threshold
+from sat_peft.localization.scoring import localize, localize_all, pixel_ap, score_maps, to_score_map
+from sat_peft.localization.thresholds import ThresholdChoice, best_threshold, choose_threshold
 
 __all__ = [
     "PROTOCOLS",
@@ -20,6 +21,7 @@ __all__ = [
     "covers_image",
     "get_protocol",
     "localize",
+    "localize_all",
     "pixel_ap",
     "score_maps",
     "to_score_map",

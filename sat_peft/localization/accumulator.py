@@ -6,12 +6,13 @@ import numpy as np
 
 from sat_peft.errors import UsageError
 from sat_peft.localization import inputs
-from sat_peft.localization.matching import Batch, Sweep, score_batch_in_processes
-from sat_peft.localization.pixel_histograms import bin_edges, check_positive_pixels
-from sat_peft.localization.protocols import Protocol, get_protocol
-from sat_peft.localization.results import LocalizationResult, summarize
-from sat_peft.localization.score_map import FOREGROUND_RULES
-from sat_peft.localization.threshold_choice import resolve_threshold
+from sat_peft.localization.boxes import best_iou
+from sat_peft.localization.pixel_histograms import bin_edges, check_positive_pixels, pixel_histograms
+from sat_peft.localization.protocol import Protocol
+from sat_peft.localization.protocols import get_protocol
+from sat_peft.localization.regions import sweep
+from sat_peft.localization.results import LocalizationResult, outcome_bits, summarize
+from sat_peft.localization.thresholds import resolve_threshold
 
 _UNKNOWN_ID = -1
 
@@ -20,11 +21,7 @@ class LocalizationAccumulator:
     """Scores maps batch by batch, in one process or several, without keeping the maps.
 
     Args:
-        protocol: name or `Protocol`.
-        thresholds: the thresholds to sweep, ascending in [0, 1]; the protocol's by default.
-        threshold: what the summary reports: a number, a `ThresholdChoice`, or "oracle" for the best of `thresholds` on
-            these very maps (the result says so in words). By default the only one of `thresholds`, or the
-            protocol's `default_threshold`.
+        protocol, thresholds, threshold: see `score_maps`.
 
     Kept per image: one byte per distinct foreground (two where the protocol has MaxBoxAccV2), the IoU and the box at
     the reported threshold ("oracle": at every distinct foreground), and 8 bytes per bin where masks are given.
@@ -43,17 +40,13 @@ class LocalizationAccumulator:
         self.thresholds = inputs.check_thresholds(swept)
         self.choice = resolve_threshold(threshold, self.protocol, None if thresholds is None else self.thresholds)
         reported = [] if self.choice is None else [self.choice.value]
-        rule = FOREGROUND_RULES[self.protocol.foreground_rule]
-        cuts, cut_of = rule.cuts(np.append(self.thresholds, reported))
+        # The distinct foregrounds, and which of them each threshold has.
+        self._cuts, cut_of = self.protocol.foreground.cuts(np.append(self.thresholds, reported))
         self._cut_of_threshold = cut_of[: len(self.thresholds)]
-        self._sweep = Sweep(
-            protocol=self.protocol,
-            cuts=cuts,
-            # "oracle" is known only at the end, so IoU and box of every cut are kept for it.
-            kept_cuts=np.arange(len(cuts)) if self.choice is None else cut_of[-1:],
-            # PxAP needs bins from 0 up; thresholds that start higher are replaced by wsolevaluation's own.
-            edges=bin_edges(self.thresholds if self.thresholds[0] == 0 else np.arange(0, 1, 0.001)),
-        )
+        # "oracle" is known only at the end, so IoU and box of every cut are kept for it.
+        self._kept_cuts = np.arange(len(self._cuts)) if self.choice is None else cut_of[-1:]
+        # PxAP needs bins from 0 up; thresholds that start higher are replaced by wsolevaluation's own.
+        self._edges = bin_edges(self.thresholds if self.thresholds[0] == 0 else np.arange(0, 1, 0.001))
         self._parts: list[dict[str, np.ndarray]] = []
 
     def update(
@@ -67,20 +60,12 @@ class LocalizationAccumulator:
         ignore=None,
         image_sizes=None,
         image_ids=None,
-        workers: int = 0,
     ) -> None:
         """Score one batch.
 
         Args:
-            maps: (N, h, w) or a list of (h, w): numpy or torch, any float type; scored in float32.
-            boxes: N arrays (n_i, 4) xyxy in the protocol's evaluation pixels; (0, 4) where no valid box is left.
-            logits: (N, number of classes), for Top-1 and Top-5; needs `labels`.
-            labels: (N,) class indices, 0-based.
-            masks: N bool masks (H, W) in evaluation pixels, for PxAP.
-            ignore: N bool masks (H, W) of pixels to leave out of PxAP where they are not in `masks`.
-            image_sizes: N pairs (width, height), for protocols that score in the image's own pixels.
+            maps, boxes, logits, labels, masks, ignore, image_sizes: see `score_maps`.
             image_ids: N integers. An id that was seen before is dropped, also across processes.
-            workers: number of processes to deal the maps to; 0 and 1 score in this one.
 
         Raises:
             UsageError: an argument is malformed, or given in this batch and not in an earlier one.
@@ -99,9 +84,40 @@ class LocalizationAccumulator:
             given, missing = ("labels", "logits") if logits is None else ("logits", "labels")
             raise UsageError(f"{given} is given and {missing} is not; Top-1 and Top-5 need both.")
         if logits is not None:
-            part["top1"], part["top5"] = inputs.check_top_k(logits, labels, count)
-        batch = Batch(maps, boxes, sizes, *inputs.check_masks(masks, ignore, sizes, self.protocol))
-        self._append(part | score_batch_in_processes(self._sweep, batch, workers))
+            ranks = inputs.label_ranks(logits, labels, count)
+            part["top1"], part["top5"] = ranks < 1, ranks < 5
+        masks, ignore = inputs.check_masks(masks, ignore, sizes, self.protocol)
+        scored = [
+            self._score(raw, boxes[index], sizes[index], masks and masks[index], ignore and ignore[index])
+            for index, raw in enumerate(maps)
+        ]
+        if scored:
+            self._append(part | {name: np.stack([row[name] for row in scored]) for name in scored[0]})
+
+    def _score(self, raw, truth, size, mask, ignore) -> dict[str, np.ndarray]:
+        """What is kept of a map.
+
+        "single" (C,) uint8, `outcome_bits` of every foreground's box; "multi" likewise for any contour, where the
+        protocol has MaxBoxAccV2; "iou" (R,) float64 and "box" (R, 4) int32 at the kept cuts; with a mask "true" and
+        "false" (B,) uint32, histograms of the scores of object and background pixels.
+        """
+        protocol, num_cuts, kept = self.protocol, len(self._cuts), self._kept_cuts
+        scores = protocol.score_map(raw, size)
+        levels = protocol.foreground.levels(scores, self._cuts)
+        regions = sweep(scores, levels, num_cuts, protocol.region, protocol.multi_contour)
+        boxes = np.where(regions.found[:, None], protocol.to_boxes(regions.extents, size), protocol.empty_box(size))
+        iou = best_iou(boxes, truth, inclusive=protocol.inclusive)
+        found = {"single": outcome_bits(iou), "iou": iou[kept], "box": boxes[kept].astype(np.int32)}
+        if protocol.multi_contour:
+            # An empty foreground has its empty box as the only candidate.
+            any_contour = np.where(regions.found, 0.0, iou)
+            contours = protocol.to_boxes(regions.contour_extents, size)
+            contour_iou = best_iou(contours, truth, inclusive=protocol.inclusive)
+            np.maximum.at(any_contour, regions.contour_cuts, contour_iou)
+            found["multi"] = outcome_bits(any_contour)
+        if mask is not None:
+            found["true"], found["false"] = pixel_histograms(scores, mask, ignore, self._edges)
+        return found
 
     def _append(self, part: dict[str, np.ndarray]) -> None:
         if self._parts and part.keys() != self._parts[0].keys():
@@ -133,7 +149,7 @@ class LocalizationAccumulator:
             other = other.state()
         if not other:
             return
-        widths = {"single": len(self._sweep.cuts), "iou": len(self._sweep.kept_cuts)}
+        widths = {"single": len(self._cuts), "iou": len(self._kept_cuts)}
         for name, width in widths.items():
             if name not in other or other[name].shape[1] != width:
                 raise UsageError(
@@ -153,9 +169,7 @@ class LocalizationAccumulator:
         """The result over all images so far.
 
         Args:
-            bootstrap: number of resamples of the images for confidence intervals; 0 computes none.
-            confidence: mass of the interval.
-            seed: of the resampling.
+            bootstrap, confidence, seed: see `score_maps`.
 
         Raises:
             UsageError: there is no image, or no mask holds an object pixel.
@@ -172,7 +186,7 @@ class LocalizationAccumulator:
             self.protocol,
             self.thresholds,
             self._cut_of_threshold,
-            self._sweep.kept_cuts,
+            self._kept_cuts,
             self.choice,
             bootstrap=bootstrap,
             confidence=confidence,

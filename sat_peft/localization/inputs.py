@@ -6,7 +6,7 @@ import numpy as np
 
 from sat_peft.errors import UsageError
 from sat_peft.localization.boxes import as_boxes
-from sat_peft.localization.protocols import Protocol
+from sat_peft.localization.protocol import Protocol
 
 # Annotations that count from 1, or that include their far corner, may end one pixel outside the image.
 _OUTSIDE_TOLERANCE = 1.0
@@ -104,22 +104,21 @@ def check_image_ids(image_ids, count: int) -> np.ndarray:
     return ids.astype(np.int64)
 
 
-def check_top_k(logits, labels, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each label (N,) is among the 1 and the 5 largest of its logits (N, K): two (N,) bool arrays.
+def label_ranks(logits, labels, count: int) -> np.ndarray:
+    """(N,) how many classes come before each label (N,) by its logits (N, C): 0 is Top-1, below 5 is Top-5.
 
-    Of equal logits the lower class wins; with fewer than five classes the top 5 are all of them. A label whose logit
-    is NaN is in neither.
+    Of equal logits the lower class wins, and whatever cannot be compared (NaN) comes before the label; a label whose
+    own logit is NaN is no hit among however few classes.
     """
     logits, labels = np.asarray(to_numpy(logits)), np.asarray(to_numpy(labels))
     if logits.ndim != 2 or logits.shape[1] == 0:
         raise UsageError(f"logits has shape {logits.shape}; expected (N, number of classes).")
     check_length(logits, count, "logits")
-    check_labels(labels, count, logits.shape[1])
+    num_classes = logits.shape[1]
+    check_labels(labels, count, num_classes)
     own = np.take_along_axis(logits, labels[:, None].astype(np.int64), axis=1)
-    above = ~(logits <= own) | ((logits == own) & (np.arange(logits.shape[1]) < labels[:, None]))
-    rank = above.sum(axis=1)
-    known = ~np.isnan(own[:, 0])
-    return (rank < 1) & known, (rank < 5) & known
+    before = ~(logits <= own) | ((logits == own) & (np.arange(num_classes) < labels[:, None]))
+    return np.where(np.isnan(own[:, 0]), max(num_classes, 5), before.sum(axis=1))
 
 
 def check_labels(labels: np.ndarray, count: int, num_classes: int) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 
 from sat_peft.errors import UsageError
 from sat_peft.localization.pixel_histograms import pixel_average_precision
-from sat_peft.localization.protocols import Protocol
-from sat_peft.localization.threshold_choice import ThresholdChoice, choose_threshold
+from sat_peft.localization.protocol import Protocol
+from sat_peft.localization.thresholds import ThresholdChoice, choose_threshold
 
 # Which bit of an outcome says what about the best IoU of a foreground's box.
 IOU_BITS = {"iou30": 1, "iou50": 2, "iou70": 4, "above50": 8}
@@ -55,11 +55,6 @@ class LocalizationResult:
     per_threshold: dict[str, list]
     per_image: dict[str, np.ndarray] = field(repr=False)
     confidence_intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-
-    def records(self) -> list[dict]:
-        """`per_image` as one dict of plain Python values per image, ready for JSON."""
-        columns = {name: values.tolist() for name, values in self.per_image.items()}
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def to_dict(self) -> dict:
         """Everything but the images, ready for JSON."""

@@ -13,11 +13,11 @@ from sat_peft.localization.pixel_histograms import (
     pixel_average_precision,
     pixel_histograms,
 )
-from sat_peft.localization.protocols import Protocol, get_protocol
-from sat_peft.localization.regions import EMPTY_BOXES, EXTENT_RULES, REGION_RULES
+from sat_peft.localization.protocol import Protocol
+from sat_peft.localization.protocols import get_protocol
+from sat_peft.localization.regions import LARGEST_COMPONENT, components_by_size
 from sat_peft.localization.results import LocalizationResult
-from sat_peft.localization.score_map import FOREGROUND_RULES, score_map
-from sat_peft.localization.threshold_choice import ThresholdChoice, resolve_threshold
+from sat_peft.localization.thresholds import ThresholdChoice, resolve_threshold
 
 
 def score_maps(
@@ -36,7 +36,6 @@ def score_maps(
     bootstrap: int = 0,
     confidence: float = 0.95,
     seed: int = 0,
-    workers: int = 0,
 ) -> LocalizationResult:
     """Localisation accuracy of a set of maps.
 
@@ -58,7 +57,6 @@ def score_maps(
         bootstrap: number of resamples of the images for confidence intervals; 0 computes none.
         confidence: mass of the intervals.
         seed: of the resampling.
-        workers: number of processes to deal the maps to; 0 and 1 score in this one.
 
     Maps that are constant or not finite everywhere are scored by the protocol's rule for an empty foreground.
 
@@ -83,7 +81,6 @@ def score_maps(
         ignore=ignore,
         image_sizes=image_sizes,
         image_ids=image_ids,
-        workers=workers,
     )
     return accumulator.compute(bootstrap=bootstrap, confidence=confidence, seed=seed)
 
@@ -98,7 +95,7 @@ def to_score_map(raw, *, protocol: str | Protocol, image_size=None) -> np.ndarra
     """
     protocol = get_protocol(protocol)
     (raw,) = inputs.check_maps([raw], "raw")
-    return score_map(raw, protocol.map_rule, protocol.evaluation_size(image_size))
+    return protocol.score_map(raw, protocol.evaluation_size(image_size))
 
 
 def localize(raw, *, protocol: str | Protocol, threshold=None, image_size=None) -> np.ndarray:
@@ -111,17 +108,52 @@ def localize(raw, *, protocol: str | Protocol, threshold=None, image_size=None) 
         image_size: (width, height) of the image, for protocols that score in the image's own pixels.
     """
     protocol = get_protocol(protocol)
+    extents = protocol.region.find(_foreground(raw, protocol, threshold, image_size))
+    size = protocol.evaluation_size(image_size)
+    box = protocol.empty_box(size) if extents is None else protocol.to_boxes(extents, size)
+    return np.array(box, dtype=np.float64)
+
+
+def localize_all(
+    raw, *, protocol: str | Protocol, threshold=None, image_size=None, min_area: float = 0.01
+) -> np.ndarray:
+    """The boxes (n, 4) float64 xyxy of all 8-connected components of a map's foreground, largest component first.
+
+    The first box is that of `localize`, however small its component; of components with equally many pixels, the one
+    whose first pixel comes first in reading order is first.
+
+    Args:
+        raw, threshold, image_size: see `localize`.
+        protocol: name or `Protocol`, one that takes the largest component: `original` or `sat`.
+        min_area: smallest component that counts, as a share of the evaluation pixels.
+
+    Raises:
+        UsageError: a protocol that looks at contours, a `min_area` outside [0, 1].
+    """
+    protocol = get_protocol(protocol)
+    check_min_area(min_area)
+    if protocol.region != LARGEST_COMPONENT:
+        raise UsageError(f"protocol {protocol.name!r} looks at contours, not at components. Take `original` or `sat`.")
+    width, height = size = protocol.evaluation_size(image_size)
+    extents = components_by_size(_foreground(raw, protocol, threshold, image_size), min_area * width * height)
+    boxes = protocol.to_boxes(extents, size) if len(extents) else [protocol.empty_box(size)]
+    return np.array(boxes, dtype=np.float64)
+
+
+def check_min_area(min_area: float) -> None:
+    """Raises `UsageError` unless `min_area` is a share of an image."""
+    if not 0 <= min_area <= 1:
+        raise UsageError(f"min_area must be from 0 to 1, a share of the image, got {min_area}.")
+
+
+def _foreground(raw, protocol: Protocol, threshold, image_size) -> np.ndarray:
+    """(H, W) bool: where a map lies above the threshold, in evaluation pixels."""
     choice = resolve_threshold(threshold, protocol, None)
     if choice is None:
         raise UsageError("threshold is 'oracle'; one map has no best threshold without boxes. Give a number.")
-    size = protocol.evaluation_size(image_size)
     scores = to_score_map(raw, protocol=protocol, image_size=image_size)
-    rule = FOREGROUND_RULES[protocol.foreground_rule]
-    cuts, _ = rule.cuts(np.array([choice.value]))
-    extents = REGION_RULES[protocol.region_rule](rule.levels(scores, cuts) > 0)
-    if extents is None:
-        return np.array(EMPTY_BOXES[protocol.empty_box](size), dtype=np.float64)
-    return EXTENT_RULES[protocol.extent_rule](extents, size).astype(np.float64)
+    cuts, _ = protocol.foreground.cuts(np.array([choice.value]))
+    return protocol.foreground.levels(scores, cuts) > 0
 
 
 def pixel_ap(
@@ -146,7 +178,7 @@ def pixel_ap(
         raise UsageError("maps is empty: there is no image to score.")
     true, false = np.zeros((2, len(edges) - 1), np.int64)
     for index, (raw, size) in enumerate(zip(maps, sizes, strict=True)):
-        scores = score_map(raw, protocol.map_rule, size)
+        scores = protocol.score_map(raw, size)
         left_out = None if ignore is None else ignore[index]
         histograms = pixel_histograms(scores, masks[index], left_out, edges)
         true += histograms[0]

@@ -24,7 +24,7 @@ from sat_peft.formats.files import text_file_replacement
 from sat_peft.formats.names import picture_paths, shared_annotation
 from sat_peft.formats.predictions import LOCAL_FILES
 from sat_peft.localization import covers_image
-from sat_peft.localization.components import check_min_area
+from sat_peft.localization.scoring import check_min_area
 from sat_peft.localizer import PROTOCOL, Localization, Localizer
 from sat_peft.prediction.folder import MAPS, OVERLAYS, SKIPPED, check_prediction_folder, open_prediction_folder
 from sat_peft.prediction.inputs import ImageFiles

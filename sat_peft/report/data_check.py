@@ -19,6 +19,7 @@ from sat_peft.data.features import mask_cells, undecoded
 from sat_peft.errors import UsageError
 from sat_peft.files.outputs import atomic_replacement
 from sat_peft.files.paths import shown_name
+from sat_peft.report.tables import text_table
 
 _SHOWN_FINDINGS = 5
 _SHOWN_CLASSES = 8
@@ -50,13 +51,15 @@ def data_check_text(check: DataCheck) -> str:
 
 
 def _table(check: DataCheck) -> list[str]:
+    """Figures of the splits, and the classes with the fewest images; all of them are in the report file."""
     columns = [_figures(split) for split in check.splits.values()]
-    return [
-        f"{'':<28}" + "".join(f"{name:>14}" for name in check.splits),
-        *(f"{title:<28}" + "".join(f"{column[title]:>14}" for column in columns) for title in columns[0]),
-        "",
-        *_class_lines(check),
-    ]
+    rows = [[title, *(column[title] for column in columns)] for title in columns[0]]
+    counts = np.stack([split.class_counts for split in check.splits.values()], axis=1)
+    order = np.argsort(counts[:, 0], kind="stable")[:_SHOWN_CLASSES]
+    classes = [[_shortened(shown_name(check.class_names[label]), 26), *map(str, counts[label])] for label in order]
+    fewest = f", those with the fewest {next(iter(check.splits))} images" if len(counts) > len(order) else ""
+    lines = text_table([*rows, *classes], ["", *check.splits]).splitlines()
+    return [*lines[: len(rows) + 1], "", f"{len(counts)} classes{fewest}:", *lines[len(rows) + 1 :]]
 
 
 def _figures(split: SplitCheck) -> dict[str, str]:
@@ -83,20 +86,6 @@ def _figures(split: SplitCheck) -> dict[str, str]:
         "box area": span(100 * split.box_areas, "{:.1f}"),
         "turned by EXIF": f"{split.turned}",
     }
-
-
-def _class_lines(check: DataCheck) -> list[str]:
-    """The classes with the fewest images; all of them are in the report file."""
-    counts = np.stack([split.class_counts for split in check.splits.values()], axis=1)
-    order = np.argsort(counts[:, 0], kind="stable")[:_SHOWN_CLASSES]
-    rest = len(counts) - len(order)
-    title = f"{len(counts)} classes" + (f", those with the fewest {next(iter(check.splits))} images:" if rest else ":")
-    # Numbers stand below those of the splits.
-    return [title] + [
-        f"  {_shortened(shown_name(check.class_names[label]), 25):<26}"
-        + "".join(f"{count:>14}" for count in counts[label])
-        for label in order
-    ]
 
 
 def _shortened(text: str, width: int) -> str:

@@ -21,6 +21,7 @@ from sat_peft.evaluation.figures import FIGURES
 from sat_peft.evaluation.trained import ProtocolMeasurement
 from sat_peft.files.outputs import check_writable, write_json_atomic, write_text_atomic
 from sat_peft.report.curves import draw_iou_histograms, draw_threshold_curves
+from sat_peft.report.tables import percent, text_table
 
 _FILES = (
     *("results.json", "table.md", "curves.json", "records_*.jsonl", "accuracy_*.png", "iou_*.png"),
@@ -142,15 +143,8 @@ def write_evaluation(folder: Path, results: Mapping, curves: Mapping, records: M
 
 
 def _cell(method: Mapping, figure: str) -> str:
-    value = method["summary"].get(figure)
-    if value is None:
-        return "–"
-    interval = method["confidence_intervals"].get(figure)
-    return f"{value:.1f}" if interval is None else f"{value:.1f} [{interval[0]:.1f}, {interval[1]:.1f}]"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    value, interval = method["summary"].get(figure), method["confidence_intervals"].get(figure)
+    return percent(value) + (f" [{interval[0]:.1f}, {interval[1]:.1f}]" if value is not None and interval else "")
 
 
 def protocol_table(protocol: Mapping) -> str:
@@ -164,11 +158,15 @@ def protocol_table(protocol: Mapping) -> str:
         for figure, title in FIGURES.items()
         if any(method["summary"].get(figure) is not None for method in methods)
     }
-    lines = [_row(["method", *shown.values(), "threshold"]), _row(["---", *["---:"] * (len(shown) + 1)])]
-    for method in methods:
-        threshold = "–" if method["threshold"] is None else f"{method['threshold']:.3g}"
-        lines.append(_row([method["title"], *(_cell(method, figure) for figure in shown), threshold]))
-    return "\n".join(lines)
+    rows = [
+        [
+            method["title"],
+            *(_cell(method, figure) for figure in shown),
+            "–" if method["threshold"] is None else f"{method['threshold']:.3g}",
+        ]
+        for method in methods
+    ]
+    return text_table(rows, ["method", *shown.values(), "threshold"], markdown=True)
 
 
 def _notes(results: Mapping, protocol: Mapping) -> list[str]:

@@ -18,6 +18,7 @@ from sat_peft.files.outputs import write_text_atomic
 from sat_peft.report.curves import iou_figure, loss_figure, threshold_figure, to_svg
 from sat_peft.report.evaluation import ORACLE_WARNING
 from sat_peft.report.folder import Gallery, Measurement, RunRecord, read_run
+from sat_peft.report.tables import percent
 
 REPORT = "report.html"
 
@@ -75,7 +76,7 @@ def render(run: RunRecord) -> str:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
-    environment.filters["percent"] = _percent
+    environment.filters["percent"] = percent
     environment.filters["setting"] = _setting
     style, script = (environment.loader.get_source(environment, name)[0] for name in ("report.css", "report.js"))
     # The page may run this script and no other, whatever a name in the data looks like.
@@ -126,10 +127,6 @@ def _data(gallery: Gallery | None) -> dict | None:
     colours = matplotlib.colormaps["turbo"](np.arange(256), bytes=True)[:, :3]
     records = [{name: record[name] for name in _RECORD_FIELDS} for record in gallery.records]
     return {"colours": base64.b64encode(colours.tobytes()).decode("ascii"), "records": records}
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
 
 
 def _setting(value: object) -> str:

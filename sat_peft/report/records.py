@@ -141,10 +141,8 @@ def _thumbnail(image: Image.Image, protocol: Protocol) -> bytes:
     if protocol.image.resize:
         height, width = protocol.image.resize
         image = image.resize((width, height), Image.Resampling.BILINEAR)
-        if protocol.image.crop:
-            crop_height, crop_width = protocol.image.crop
-            left, top = (width - crop_width) // 2, (height - crop_height) // 2
-            image = image.crop((left, top, left + crop_width, top + crop_height))
+        rows, columns = protocol.image.crop_slices
+        image = image.crop((columns.start, rows.start, columns.stop, rows.stop))
     image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=_JPEG_QUALITY)

@@ -10,16 +10,16 @@ from matplotlib.figure import Figure
 from sat_peft.evaluation.figures import FIGURES, MAIN_FIGURES
 from sat_peft.evaluation.registry import method_titles
 from sat_peft.files.outputs import atomic_replacement
+from sat_peft.report.tables import percent, text_table
 from sat_peft.shared_paths import without_absolute_paths
 from sat_peft.sweep import Point, pareto_front
 
 
 def _cell(point: Point, method: str, figure: str) -> str:
-    if point.figures[method][figure] is None:
-        return "–"
-    mean = f"{point.mean(method, figure):.1f}"
+    values = point.figures[method][figure]
     # A single run has no deviation.
-    return mean if len(point.figures[method][figure]) == 1 else f"{mean} ± {point.deviation(method, figure):.1f}"
+    deviation = f" ± {point.deviation(method, figure):.1f}" if values and len(values) > 1 else ""
+    return percent(point.mean(method, figure) if values else None) + deviation
 
 
 def point_table(points: Sequence[Point], *, first: str, methods: bool = True) -> str:
@@ -30,23 +30,21 @@ def point_table(points: Sequence[Point], *, first: str, methods: bool = True) ->
         first: title of the first column.
         methods: a row for every method that was measured, not for SAT alone.
     """
-    titles = method_titles()
     figures = [FIGURES[figure] for figure in MAIN_FIGURES]
     columns = [first, *(["method"] if methods else []), "trained parameters", *figures, "runs", "seconds"]
-    lines = [f"| {' | '.join(columns)} |", f"| {' | '.join(['---'] * (1 + methods) + ['---:'] * (len(figures) + 3))} |"]
-    for point in points:
-        for method in point.figures if methods else ["sat"]:
-            sat = method == "sat"
-            cells = [
-                point.title,
-                *([titles[method]] if methods else []),
-                f"{point.trainable:,}" if sat else "",
-                *(_cell(point, method, figure) for figure in MAIN_FIGURES),
-                str(len(point.figures[method]["top1_cls"])),
-                f"{point.seconds:.0f}" if sat else "",
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = [
+        [
+            point.title,
+            *([method_titles()[method]] if methods else []),
+            f"{point.trainable:,}" if method == "sat" else "",
+            *(_cell(point, method, figure) for figure in MAIN_FIGURES),
+            str(len(point.figures[method]["top1_cls"])),
+            f"{point.seconds:.0f}" if method == "sat" else "",
+        ]
+        for point in points
+        for method in (point.figures if methods else ["sat"])
+    ]
+    return text_table(rows, columns, titles=1 + methods, markdown=True)
 
 
 def _save(figure: Figure, file: Path) -> None:

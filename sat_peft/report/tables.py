@@ -1,26 +1,38 @@
-"""Plain-text tables for the terminal."""
+"""Tables as text: for the terminal, and in Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+
+from tabulate import tabulate
 
 from sat_peft.evaluation.figures import FIGURES, MAIN_FIGURES
 from sat_peft.parameters import ParameterCount
 
 
+def text_table(
+    rows: Iterable[Sequence[str]], headers: Sequence[str] = (), *, titles: int = 1, markdown: bool = False
+) -> str:
+    """Aligned rows of text: the first `titles` columns to the left, the others, of numbers, to the right."""
+    rows = [list(row) for row in rows]
+    width = max(map(len, [headers, *rows]))
+    alignment = ["left"] * titles + ["right"] * (width - titles)
+    form = "pipe" if markdown else "plain"
+    return tabulate(rows, headers, tablefmt=form, colalign=alignment, headersalign=alignment, disable_numparse=True)
+
+
+def percent(value: float | None) -> str:
+    """A percentage with one digit; a dash where it was not measured."""
+    return "–" if value is None else f"{value:.1f}"
+
+
 def parameter_table(count: ParameterCount) -> str:
     """One line per trained component, then the sum and its share of the deployed model."""
-    width = max(map(len, [*count.components, "trainable"]))
-    lines = [f"  {name:<{width}}  {number:>12,}" for name, number in count.components.items()]
-    lines.append(f"  {'trainable':<{width}}  {count.trainable:>12,}  ({count.share:.2f} % of {count.total:,})")
-    return "\n".join(lines)
+    rows = [(name, f"{number:,}") for name, number in (count.components | {"trainable": count.trainable}).items()]
+    return f"{text_table(rows)}  ({count.share:.2f} % of {count.total:,})"
 
 
 def method_table(methods: Mapping[str, Mapping[str, float | None]]) -> str:
     """One line per method with the figures in percent; figures that were not measured are shown as a dash."""
-    width = max(map(len, methods))
-    lines = [" " * (width + 2) + "".join(f"{FIGURES[name]:>14}" for name in MAIN_FIGURES)]
-    for name, figures in methods.items():
-        values = [figures.get(key) for key in MAIN_FIGURES]
-        lines.append(f"  {name:<{width}}" + "".join(f"{'–' if v is None else f'{v:.1f}':>14}" for v in values))
-    return "\n".join(lines)
+    rows = [(name, *(percent(figures.get(key)) for key in MAIN_FIGURES)) for name, figures in methods.items()]
+    return text_table(rows, ["", *(FIGURES[name] for name in MAIN_FIGURES)])

@@ -10,8 +10,6 @@ from accelerate import Accelerator
 from datasets import Dataset
 from datasets import Image as ImageFeature
 from PIL import Image
-from torchvision import tv_tensors
-from torchvision.transforms import v2
 
 from sat_peft.backbones import DataConfig
 from sat_peft.command_line import run
@@ -218,35 +216,6 @@ def test_mask_of_another_size_than_its_image_is_named():
     made = masked_rows([[png(np.zeros((40, 20), np.uint8))]], [[]])
     with pytest.raises(UsageError, match=r"a mask of 'image0' has 20 x 40 pixels, its image 40 x 20"):
         ImageRows(made, lambda image: image, masks=True)[0]
-
-
-@pytest.mark.parametrize("augmentation", ["shift", "crop", "none"])
-def test_training_batches_have_targets_in_input_pixels_on_request(augmentation):
-    """The object is the bright columns 10 to 20, its mask and box the same; the second image has no box."""
-    pixels = np.zeros((20, 40, 3), np.uint8)
-    pixels[:, 10:20] = 255
-    made = masked_rows([[mask_png((10, 20))]] * 2, [[]] * 2, image=[png(pixels)] * 2, boxes=[[[10, 0, 20, 20]], []])
-    loader = loaders({"train": made, "test": made}, augmentation=augmentation, train_targets=True).train
-    batch = next(iter(loader))
-    assert batch["input_masks"].shape == (2, 32, 32)
-    row = batch["indices"].tolist().index(0)
-    columns = (batch["images"][row, 0] > 0.5).any(0).nonzero()
-    assert batch["input_boxes"][1 - row].shape == (0, 4)
-    x0, _, x1, _ = batch["input_boxes"][row][0].tolist()
-    assert abs(columns.min() - x0) <= 1
-    assert abs(columns.max() + 1 - x1) <= 1
-    assert ((batch["images"][:, 0] > 0.5) != batch["input_masks"]).float().mean() < 0.05
-    # Boxes for scoring stay in original pixels.
-    assert batch["boxes"][row].tolist() == [[10, 0, 20, 20]]
-
-
-def test_box_that_the_crop_cuts_away_is_left_out():
-    """A crop of the left half keeps the first box, cuts the second and leaves nothing of the third."""
-    made = rows(1, [[[0, 0, 10, 20], [10, 0, 40, 20], [25, 0, 40, 20]]])
-    left = v2.Lambda(lambda image: v2.functional.crop(image, 0, 0, 20, 20), tv_tensors.Image, tv_tensors.BoundingBoxes)
-    sample = ImageRows(made, left, targets=True)[0]
-    assert sample["input_boxes"].tolist() == [[0, 0, 10, 20], [10, 0, 20, 20]]
-    assert type(sample["input_boxes"]) is type(sample["image"]) is torch.Tensor
 
 
 def views(workers: int, seed: int) -> list[torch.Tensor]:

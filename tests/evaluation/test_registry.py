@@ -1,51 +1,62 @@
 """Which baselines there are, which need training, and which methods come of their names."""
 
+import os
+import shutil
 import subprocess
 import sys
-from typing import get_args
+from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import timm
 import torch
 
-from sat_peft.evaluation.baselines import rollout
-from sat_peft.evaluation.registry import (
-    BASELINE_NAMES,
-    BaselineName,
-    baselines,
-    localizers,
-    method_titles,
-    needed_classifiers,
-)
+import sat_peft
+from sat_peft.commands import evaluate
+from sat_peft.evaluation.choices import BASELINE_NAMES, BaselineName, ProtocolName
+from sat_peft.evaluation.registry import baselines, localizers, method_titles, needed_classifiers
+from sat_peft.localization import PROTOCOLS
+from sat_peft.options import EvaluationOptions
 
 
-def test_every_module_is_a_baseline_and_a_choice_of_the_command_line():
-    assert set(baselines()) == set(BASELINE_NAMES) == set(get_args(BaselineName))
-    assert baselines()["rollout"] is rollout.BASELINE
+def test_choices_of_the_command_line_are_the_registries():
+    assert set(baselines()) == set(get_args(BaselineName))
+    assert set(PROTOCOLS) == set(get_args(ProtocolName))
     assert list(method_titles()) == ["sat", *baselines()]
+    hints = [get_type_hints(kind) for kind in (EvaluationOptions, evaluate.Config)]
+    assert hints[0]["baselines"] == tuple[BaselineName, ...]
+    assert hints[0]["protocol"] == ProtocolName
+    assert hints[1]["protocols"] == tuple[ProtocolName, ...]
 
 
-def test_names_are_known_without_anything_heavy():
-    code = "import sys, sat_peft.evaluation.registry as r; print(len(r.BASELINE_NAMES), 'torch' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.split() == [str(len(BASELINE_NAMES)), "False"]
-
-
-def test_a_baseline_is_one_file(tmp_path):
-    """A module beside the others is found, named, titled and measured like them."""
-    (tmp_path / "whole_image.py").write_text(
+def test_a_baseline_and_a_protocol_are_one_file_each(tmp_path):
+    """Files beside the others are found, named and taken like them, and names alone import nothing heavy."""
+    package = shutil.copytree(
+        Path(sat_peft.__file__).parent, tmp_path / "sat_peft", ignore=lambda folder, names: {"recipes", "__pycache__"}
+    )
+    (package / "evaluation" / "baselines" / "cam_again.py").write_text(
         "from sat_peft.evaluation.registry import Baseline\n"
-        "BASELINE = Baseline('whole image', lambda classifier: classifier.localize, classes_of='cam')\n"
+        "BASELINE = Baseline('CAM again', lambda classifier: classifier.localize, classes_of='cam')\n"
+    )
+    (package / "localization" / "protocols" / "wsol96.py").write_text(
+        "import dataclasses\n"
+        "from sat_peft.localization.protocols.wsol import PROTOCOL as WSOL, ImageTransform\n"
+        "PROTOCOL = dataclasses.replace(WSOL, name='wsol96', image=ImageTransform(resize=(96, 96)))\n"
     )
     code = (
-        f"import sat_peft.evaluation.baselines as package; package.__path__.append({str(tmp_path)!r})\n"
+        "import sys, tyro; from sat_peft.options import EvaluationOptions\n"
+        "options = tyro.cli(EvaluationOptions, args='--baselines cam_again --protocol wsol96'.split())\n"
+        "print(options.baselines[0], options.protocol, 'torch' in sys.modules, 'cv2' in sys.modules)\n"
         "from sat_peft.evaluation.registry import method_titles, needed_classifiers\n"
-        "from sat_peft.options import EvaluationOptions\n"
-        "import typing; print('whole_image' in str(typing.get_type_hints(EvaluationOptions)['baselines']))\n"
-        "print(method_titles()['whole_image'], needed_classifiers(['whole_image']))"
+        "from sat_peft.localization import get_protocol\n"
+        "print(method_titles()['cam_again'], needed_classifiers(['cam_again']))\n"
+        "print(get_protocol('wsol96').evaluation_size())"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.splitlines() == ["True", "whole image ['cam']"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+    )
+    assert run.stdout.splitlines() == ["cam_again wsol96 False False", "CAM again ['cam']", "(96, 96)"], run.stderr
 
 
 @pytest.mark.parametrize(

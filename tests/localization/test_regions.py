@@ -3,10 +3,17 @@
 import numpy as np
 import pytest
 
-from sat_peft.localization import region_sweep
-from sat_peft.localization.region_sweep import sweep, sweep_one_by_one
-from sat_peft.localization.regions import all_contours, largest_component, largest_contour
-from sat_peft.localization.score_map import FOREGROUND_RULES, score_map
+from sat_peft.localization import get_protocol, regions
+from sat_peft.localization.regions import (
+    LARGEST_COMPONENT,
+    LARGEST_CONTOUR,
+    all_contours,
+    largest_component,
+    largest_contour,
+    sweep,
+    sweep_one_by_one,
+)
+from sat_peft.localization.score_map import Absolute
 
 
 def rings(count, generator):
@@ -39,14 +46,14 @@ def plateaus(count, generator):
 
 KINDS = {"rings": rings, "blobs": blobs, "noise": noise, "plateaus": plateaus}
 SETTINGS = {
-    "sat": ("minmax_epsilon_then_bilinear", "absolute", "largest_component", np.linspace(0.05, 0.9, 18)),
-    "wsol": ("cubic_then_minmax", "fraction_of_max", "largest_contour", np.arange(0, 1, 0.001)),
-    "many cuts": ("bilinear_then_minmax", "absolute", "largest_component", np.linspace(0, 0.999, 300)),
+    "sat": ("sat", np.linspace(0.05, 0.9, 18)),
+    "wsol": ("wsol", np.arange(0, 1, 0.001)),
+    "many cuts": ("original", np.linspace(0, 0.999, 300)),
 }
 
 
-def contour_set(regions):
-    return set(map(tuple, np.column_stack([regions.contour_cuts, regions.contour_extents]).tolist()))
+def contour_set(found):
+    return set(map(tuple, np.column_stack([found.contour_cuts, found.contour_extents]).tolist()))
 
 
 def assert_equal_regions(found, expected):
@@ -59,15 +66,15 @@ def assert_equal_regions(found, expected):
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_tree_equals_one_foreground_at_a_time(kind, setting, size):
-    map_rule, foreground_rule, region_rule, thresholds = SETTINGS[setting]
-    rule = FOREGROUND_RULES[foreground_rule]
-    cuts, _ = rule.cuts(thresholds)
+    name, thresholds = SETTINGS[setting]
+    protocol = get_protocol(name)
+    cuts, _ = protocol.foreground.cuts(thresholds)
     contours_seen = 0
     for raw in KINDS[kind](3 if size == (224, 224) else 8, np.random.default_rng(7)):
-        scores = score_map(raw, map_rule, size)
-        levels = rule.levels(scores, cuts)
-        found = sweep(scores, levels, len(cuts), region_rule, contours=True)
-        assert_equal_regions(found, sweep_one_by_one(levels, len(cuts), region_rule, contours=True))
+        scores = protocol.score_map(raw, size)
+        levels = protocol.foreground.levels(scores, cuts)
+        found = sweep(scores, levels, len(cuts), protocol.region, contours=True)
+        assert_equal_regions(found, sweep_one_by_one(levels, len(cuts), protocol.region, contours=True))
         contours_seen += len(found.contour_cuts)
     assert contours_seen > len(cuts)
 
@@ -79,33 +86,33 @@ def test_the_tree_is_really_used_and_gives_way_to_pixel_noise(monkeypatch):
         calls.append(arguments)
         return sweep_one_by_one(*arguments)
 
-    monkeypatch.setattr(region_sweep, "sweep_one_by_one", spy)
-    rule = FOREGROUND_RULES["absolute"]
+    monkeypatch.setattr(regions, "sweep_one_by_one", spy)
+    rule = Absolute()
     cuts, _ = rule.cuts(np.linspace(0.1, 0.9, 9))
     for side, expected in ((8, 0), (96, 1)):
         raw = np.random.default_rng(0).random((side, side), dtype=np.float32)
-        scores = score_map(raw, "bilinear_then_minmax", (96, 96))
-        sweep(scores, rule.levels(scores, cuts), len(cuts), "largest_component")
+        scores = get_protocol("original").score_map(raw, (96, 96))
+        sweep(scores, rule.levels(scores, cuts), len(cuts), LARGEST_COMPONENT)
         assert len(calls) == expected
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 2), (3, 2)])
 def test_tiny_maps(shape):
     generator = np.random.default_rng(3)
-    rule = FOREGROUND_RULES["absolute"]
+    rule = Absolute()
     cuts, _ = rule.cuts(np.linspace(0.05, 0.95, 7))
     for _ in range(10):
         scores = generator.random(shape, dtype=np.float32)
         levels = rule.levels(scores, cuts)
-        for region_rule in ("largest_component", "largest_contour"):
-            found = sweep(scores, levels, len(cuts), region_rule, contours=True)
-            assert_equal_regions(found, sweep_one_by_one(levels, len(cuts), region_rule, contours=True))
+        for region in (LARGEST_COMPONENT, LARGEST_CONTOUR):
+            found = sweep(scores, levels, len(cuts), region, contours=True)
+            assert_equal_regions(found, sweep_one_by_one(levels, len(cuts), region, contours=True))
 
 
 def test_a_constant_map_has_no_region_above_its_value():
     scores = np.full((20, 30), 0.5, np.float32)
-    levels = FOREGROUND_RULES["absolute"].levels(scores, np.array([0.2, 0.5, 0.8], np.float32))
-    found = sweep(scores, levels, 3, "largest_component", contours=True)
+    levels = Absolute().levels(scores, np.array([0.2, 0.5, 0.8], np.float32))
+    found = sweep(scores, levels, 3, LARGEST_COMPONENT, contours=True)
     assert found.found.tolist() == [True, False, False]
     assert found.extents[0].tolist() == [0, 0, 29, 19]
     assert contour_set(found) == {(0, 0, 0, 29, 19)}
@@ -119,7 +126,7 @@ def test_a_ring_has_a_contour_outside_and_one_around_its_hole():
     assert largest_contour(ring).tolist() == [3, 2, 18, 17]
     assert largest_component(ring).tolist() == [3, 2, 18, 17]
     scores = ring.astype(np.float32)
-    found = sweep(scores, ring, 1, "largest_contour", contours=True)
+    found = sweep(scores, ring, 1, LARGEST_CONTOUR, contours=True)
     assert contour_set(found) == {(0, 3, 2, 18, 17), (0, 7, 5, 15, 10)}
 
 
@@ -130,8 +137,8 @@ def test_a_thin_ring_encloses_more_than_a_solid_square_of_more_pixels():
     image[25:38, 25:38] = 1
     scores = image.astype(np.float32)
     assert image[25:, 25:].sum() > image[:21, :21].sum()
-    assert sweep(scores, image, 1, "largest_contour").extents[0].tolist() == [1, 1, 20, 20]
-    assert sweep(scores, image, 1, "largest_component").extents[0].tolist() == [25, 25, 37, 37]
+    assert sweep(scores, image, 1, LARGEST_CONTOUR).extents[0].tolist() == [1, 1, 20, 20]
+    assert sweep(scores, image, 1, LARGEST_COMPONENT).extents[0].tolist() == [25, 25, 37, 37]
 
 
 def test_components_join_across_corners_and_equal_ones_are_taken_in_reading_order():
@@ -139,6 +146,6 @@ def test_components_join_across_corners_and_equal_ones_are_taken_in_reading_orde
     image[6:8, 0:2] = 1
     image[1, 5] = image[2, 6] = image[3, 7] = image[2, 8] = 1
     assert largest_component(image).tolist() == [5, 1, 8, 3]
-    assert sweep(image.astype(np.float32), image, 1, "largest_component").extents[0].tolist() == [5, 1, 8, 3]
+    assert sweep(image.astype(np.float32), image, 1, LARGEST_COMPONENT).extents[0].tolist() == [5, 1, 8, 3]
     assert largest_component(np.zeros((4, 4), bool)) is None
     assert largest_contour(np.zeros((4, 4), bool)) is None

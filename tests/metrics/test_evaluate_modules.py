@@ -36,9 +36,8 @@ def example(count=6, seed=0):
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_of_the_docstring_are_true(name):
     module = importlib.import_module(f"sat_peft.metrics.{name}.{name}")
-    example_test = doctest.DocTestParser().get_doctest(
-        module._KWARGS_DESCRIPTION, vars(module).copy(), name, None, None
-    )
+    (metric,) = (value for value in vars(module).values() if isinstance(value, type))
+    example_test = doctest.DocTestParser().get_doctest(metric.inputs, vars(module).copy(), name, None, None)
     results = doctest.DocTestRunner().run(example_test)
     assert results.attempted > 0
     assert results.failed == 0

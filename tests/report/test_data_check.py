@@ -66,12 +66,12 @@ def test_examples_of_a_finding_are_bounded_in_the_text():
 
 
 def test_long_class_names_keep_their_beginning():
-    names = ["001.Black_footed_Albatross", "a short one", "x" * 25]
+    names = ["001.Black_footed_Albatross", "a short one", "x" * 27]
     made = rows([[], [], []], 0).cast_column("label", ClassLabel(names=names))
     lines = data_check_text(check(train=made)).splitlines()
-    assert any(line.startswith("  001.Black_footed_Albatro… ") for line in lines)
-    assert any(line.startswith("  a short one ") for line in lines)
-    assert any(line.startswith(f"  {'x' * 25} ") for line in lines)
+    assert any(line.startswith("001.Black_footed_Albatross ") for line in lines)
+    assert any(line.startswith("a short one ") for line in lines)
+    assert any(line.startswith(f"{'x' * 25}… ") for line in lines)
 
 
 def test_sheet_draws_boxes_where_they_are(tmp_path):

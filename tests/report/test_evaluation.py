@@ -52,10 +52,10 @@ def results(**changes) -> dict:
 
 def test_table_has_a_column_for_every_figure_that_is_defined():
     assert protocol_table(results()["protocols"]["original"]) == (
-        "| method | GT-known Loc | PxAP | threshold |\n"
-        "| --- | ---: | ---: | ---: |\n"
-        "| SAT | 50.0 [40.1, 60.0] | 25.0 | 0.5 |\n"
-        "| centre box | 30.0 | – | – |"
+        "| method     |      GT-known Loc |   PxAP |   threshold |\n"
+        "|:-----------|------------------:|-------:|------------:|\n"
+        "| SAT        | 50.0 [40.1, 60.0] |   25.0 |         0.5 |\n"
+        "| centre box |              30.0 |      – |           – |"
     )
 
 

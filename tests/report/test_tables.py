@@ -9,9 +9,7 @@ def test_parameter_table():
     frozen = {"spatial token": 0, "block 0": 1_000_000, "head": 0}
     count = ParameterCount(components, trainable=2000, total=1_002_000, frozen=frozen, loaded=1_002_000)
     assert parameter_table(count) == (
-        "  spatial token            64\n"
-        "  head                  1,936\n"
-        "  trainable             2,000  (0.20 % of 1,002,000)"
+        "spatial token     64\nhead           1,936\ntrainable      2,000  (0.20 % of 1,002,000)"
     )
 
 

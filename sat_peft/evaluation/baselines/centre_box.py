@@ -21,7 +21,7 @@ def _centre_box_hits(images: Collection[EvaluatedImage], side: float, protocol: 
     for image in images:
         size = np.asarray(image.size, float)
         box = np.concatenate([size * (1 - side) / 2, size * (1 + side) / 2])[None]
-        iou = box_iou(box, image.boxes, iou_rule=protocol.iou_rule) if len(image.boxes) else np.zeros((1, 1))
+        iou = box_iou(box, image.boxes, inclusive=protocol.inclusive) if len(image.boxes) else np.zeros((1, 1))
         hits.append(bool(iou.max() >= 0.5))
     return np.asarray(hits)
 

@@ -1,27 +1,29 @@
 """GT-known, Top-1 and Top-5 localisation accuracy under a named protocol."""
 
 import datasets
-import evaluate
 
-from sat_peft.errors import unknown_choice
 from sat_peft.localization import score_maps
+from sat_peft.metrics import base
 
-_DESCRIPTION = """
-Localisation accuracy of weakly supervised object localisation (WSOL): the share of images whose map, thresholded, gives
-a box with IoU >= 0.5 with a true box (GT-known Loc), and with the class right as well (Top-1 Loc, Top-5 Loc). The
-protocol, a name such as "sat" or "original", fixes every other detail; numbers of different protocols do not compare.
-"""
-
-_CITATION = """
-@inproceedings{wu2023spatial,
-  title={Spatial-Aware Token for Weakly Supervised Object Localization},
-  author={Wu, Pingyu and Zhai, Wei and Cao, Yang and Luo, Jiebo and Zha, Zheng-Jun},
-  booktitle={ICCV},
-  year={2023}
+_MAPS_AND_BOXES = {"predictions": base.MAPS, "references": base.BOXES}
+_CLASSES = {"logits": datasets.Sequence(datasets.Value("float32")), "labels": datasets.Value("int64")}
+_SIZES = {"image_sizes": datasets.Sequence(datasets.Value("int64"))}
+_COLUMNS = {
+    "default": _MAPS_AND_BOXES,
+    "classes": _MAPS_AND_BOXES | _CLASSES,
+    "sizes": _MAPS_AND_BOXES | _SIZES,
+    "classes_and_sizes": _MAPS_AND_BOXES | _CLASSES | _SIZES,
 }
-"""
 
-_KWARGS_DESCRIPTION = """
+
+class LocalizationAccuracy(base.MapMetric):
+    """Localisation accuracy of weakly supervised object localisation (WSOL): the share of images whose map,
+    thresholded, gives a box with IoU >= 0.5 with a true box (GT-known Loc), and with the class right as well (Top-1
+    Loc, Top-5 Loc). The protocol, a name such as "sat" or "original", fixes every other detail; numbers of different
+    protocols do not compare.
+    """
+
+    inputs = """
 Args:
     predictions: maps, each (h, w) numbers.
     references: true boxes of each image, each a list of [x0, y0, x1, y1] in the protocol's evaluation pixels.
@@ -52,53 +54,23 @@ Examples:
     >>> results["gt_known"], results["top1_loc"], results["top5_loc"]
     (100.0, 0.0, 100.0)
 """
-
-_MAPS_AND_BOXES = {
-    "predictions": datasets.Sequence(datasets.Sequence(datasets.Value("float32"))),
-    "references": datasets.Sequence(datasets.Sequence(datasets.Value("float64"))),
+    cited = """
+@inproceedings{wu2023spatial,
+  title={Spatial-Aware Token for Weakly Supervised Object Localization},
+  author={Wu, Pingyu and Zhai, Wei and Cao, Yang and Luo, Jiebo and Zha, Zheng-Jun},
+  booktitle={ICCV},
+  year={2023}
 }
-_CLASSES = {"logits": datasets.Sequence(datasets.Value("float32")), "labels": datasets.Value("int64")}
-_SIZES = {"image_sizes": datasets.Sequence(datasets.Value("int64"))}
-# evaluate asks for every input that a configuration lists, so what may be left out is a configuration of its own.
-_FEATURES = {
-    "default": _MAPS_AND_BOXES,
-    "classes": _MAPS_AND_BOXES | _CLASSES,
-    "sizes": _MAPS_AND_BOXES | _SIZES,
-    "classes_and_sizes": _MAPS_AND_BOXES | _CLASSES | _SIZES,
-}
-
-
-@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
-class LocalizationAccuracy(evaluate.Metric):
-    def _info(self):
-        if self.config_name not in _FEATURES:
-            raise unknown_choice("configuration", self.config_name, _FEATURES)
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_KWARGS_DESCRIPTION,
-            features=datasets.Features(_FEATURES[self.config_name]),
-            reference_urls=["https://arxiv.org/abs/2303.10438"],
-        )
+"""
+    urls = ("https://arxiv.org/abs/2303.10438",)
+    columns = _COLUMNS
 
     def _compute(
-        self,
-        predictions,
-        references,
-        logits=None,
-        labels=None,
-        image_sizes=None,
-        protocol="sat",
-        threshold=None,
+        self, predictions, references, logits=None, labels=None, image_sizes=None, protocol="sat", threshold=None
     ):
+        classes = {"logits": logits, "labels": labels}
         result = score_maps(
-            predictions,
-            references,
-            protocol=protocol,
-            threshold=threshold,
-            logits=logits,
-            labels=labels,
-            image_sizes=image_sizes,
+            predictions, references, protocol=protocol, threshold=threshold, image_sizes=image_sizes, **classes
         )
         figures = ["gt_known", "iou30", "iou50", "iou70", "mean_iou"]
         if logits is not None:

@@ -1,28 +1,21 @@
 """MaxBoxAcc and MaxBoxAccV2 of wsolevaluation."""
 
-import datasets
-import evaluate
 import numpy as np
 
 from sat_peft.localization import best_threshold, score_maps
+from sat_peft.metrics import base
 
-_DESCRIPTION = """
-MaxBoxAcc: localisation accuracy at IoU 0.5 of the largest contour's box, at the threshold that is best for the whole
-set. MaxBoxAccV2: any contour may match, and the accuracies at IoU 0.3, 0.5 and 0.7, each at its own best threshold, are
-averaged. Both choose their thresholds on the set that they score. Equal to github.com/clovaai/wsolevaluation on the
-same maps.
-"""
+_COLUMNS = {"default": {"predictions": base.MAPS, "references": base.BOXES}}
 
-_CITATION = """
-@inproceedings{choe2020evaluating,
-  title={Evaluating Weakly Supervised Object Localization Methods Right},
-  author={Choe, Junsuk and Oh, Seong Joon and Lee, Seungho and Chun, Sanghyuk and Akata, Zeynep and Shim, Hyunjung},
-  booktitle={CVPR},
-  year={2020}
-}
-"""
 
-_KWARGS_DESCRIPTION = """
+class MaxBoxAcc(base.MapMetric):
+    """MaxBoxAcc: localisation accuracy at IoU 0.5 of the largest contour's box, at the threshold that is best for the
+    whole set. MaxBoxAccV2: any contour may match, and the accuracies at IoU 0.3, 0.5 and 0.7, each at its own best
+    threshold, are averaged. Both choose their thresholds on the set that they score. Equal to
+    github.com/clovaai/wsolevaluation on the same maps.
+    """
+
+    inputs = """
 Args:
     predictions: maps, each (h, w) numbers.
     references: true boxes of each image, each a list of [x0, y0, x1, y1] in pixels of the image resized to 224x224.
@@ -38,23 +31,9 @@ Examples:
     >>> results["max_box_acc"], results["max_box_acc_v2"]
     (50.0, 50.0)
 """
-
-
-@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
-class MaxBoxAcc(evaluate.Metric):
-    def _info(self):
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_KWARGS_DESCRIPTION,
-            features=datasets.Features(
-                {
-                    "predictions": datasets.Sequence(datasets.Sequence(datasets.Value("float32"))),
-                    "references": datasets.Sequence(datasets.Sequence(datasets.Value("float64"))),
-                }
-            ),
-            reference_urls=["https://arxiv.org/abs/2001.07437", "https://github.com/clovaai/wsolevaluation"],
-        )
+    cited = base.CHOE_2020
+    urls = base.WSOLEVALUATION
+    columns = _COLUMNS
 
     def _compute(self, predictions, references, step=0.001):
         result = score_maps(predictions, references, protocol="wsol", thresholds=np.arange(0, 1, step))

@@ -1,27 +1,20 @@
 """PxAP of wsolevaluation."""
 
-import datasets
-import evaluate
 import numpy as np
 
-from sat_peft.errors import unknown_choice
 from sat_peft.localization import pixel_ap
+from sat_peft.metrics import base
 
-_DESCRIPTION = """
-PxAP: average precision of maps as pixel classifiers, from histograms of the scores of object and background pixels,
-pooled over the set. Equal to github.com/clovaai/wsolevaluation on the same maps.
-"""
+_MAPS_AND_MASKS = {"predictions": base.MAPS, "references": base.MASKS}
+_COLUMNS = {"default": _MAPS_AND_MASKS, "ignore": _MAPS_AND_MASKS | {"ignore": base.MASKS}}
 
-_CITATION = """
-@inproceedings{choe2020evaluating,
-  title={Evaluating Weakly Supervised Object Localization Methods Right},
-  author={Choe, Junsuk and Oh, Seong Joon and Lee, Seungho and Chun, Sanghyuk and Akata, Zeynep and Shim, Hyunjung},
-  booktitle={CVPR},
-  year={2020}
-}
-"""
 
-_KWARGS_DESCRIPTION = """
+class PxAP(base.MapMetric):
+    """PxAP: average precision of maps as pixel classifiers, from histograms of the scores of object and background
+    pixels, pooled over the set. Equal to github.com/clovaai/wsolevaluation on the same maps.
+    """
+
+    inputs = """
 Args:
     predictions: maps, each (h, w) numbers.
     references: masks of each image resized to 224x224 (nearest), each (224, 224) of 0 and 1: the union of all objects.
@@ -38,27 +31,9 @@ Examples:
     >>> metric.compute(predictions=[half], references=[mask])
     {'px_ap': 100.0}
 """
-
-_MAPS_AND_MASKS = {
-    "predictions": datasets.Sequence(datasets.Sequence(datasets.Value("float32"))),
-    "references": datasets.Sequence(datasets.Sequence(datasets.Value("bool"))),
-}
-# evaluate asks for every input that a configuration lists, so what may be left out is a configuration of its own.
-_FEATURES = {"default": _MAPS_AND_MASKS, "ignore": _MAPS_AND_MASKS | {"ignore": _MAPS_AND_MASKS["references"]}}
-
-
-@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
-class PxAP(evaluate.Metric):
-    def _info(self):
-        if self.config_name not in _FEATURES:
-            raise unknown_choice("configuration", self.config_name, _FEATURES)
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_KWARGS_DESCRIPTION,
-            features=datasets.Features(_FEATURES[self.config_name]),
-            reference_urls=["https://arxiv.org/abs/2001.07437", "https://github.com/clovaai/wsolevaluation"],
-        )
+    cited = base.CHOE_2020
+    urls = base.WSOLEVALUATION
+    columns = _COLUMNS
 
     def _compute(self, predictions, references, ignore=None, step=0.001):
         thresholds = np.arange(0, 1, step)

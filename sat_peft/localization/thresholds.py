@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,10 +10,9 @@ import numpy as np
 
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.localization import inputs
-from sat_peft.localization.protocols import Protocol, get_protocol
-from sat_peft.localization.score_map import score_map
+from sat_peft.localization.protocol import Protocol
+from sat_peft.localization.protocols import get_protocol
 
-SOURCES = ("fixed", "validation", "unsupervised", "oracle")
 DEFAULT_METRIC = "gt_known"
 
 
@@ -59,22 +59,16 @@ def choose_threshold(source: str = "fixed", **settings) -> ThresholdChoice:
     Raises:
         UsageError: unknown source, a setting that the source lacks or does not take.
     """
-    if source not in _CHOOSERS:
-        raise unknown_choice("source", source, _CHOOSERS)
-    chooser, needed, optional = _CHOOSERS[source]
-    missing = [name for name in needed if settings.get(name) is None]
-    extra = [name for name in settings if name not in (*needed, *optional)]
-    if missing or extra:
-        problem = " and ".join(
-            text
-            for text in (
-                f"lacks {', '.join(missing)}" * bool(missing),
-                f"does not take {', '.join(extra)}" * bool(extra),
-            )
-            if text
-        )
-        raise UsageError(f"source {source!r} {problem}; it takes {', '.join((*needed, *optional))}.")
-    return chooser(**settings)
+    if source not in _SOURCES:
+        raise unknown_choice("source", source, _SOURCES)
+    settings = {name: value for name, value in settings.items() if value is not None}
+    signature = inspect.signature(_SOURCES[source])
+    try:
+        signature.bind(**settings)
+    except TypeError as error:
+        taken = ", ".join(signature.parameters)
+        raise UsageError(f"source {source!r}: {error}; it takes {taken}.") from error
+    return _SOURCES[source](**settings)
 
 
 def _fixed(value=None, protocol=None, dataset=None) -> ThresholdChoice:
@@ -125,7 +119,7 @@ def unsupervised_threshold(maps, protocol, image_sizes=None) -> ThresholdChoice:
     sizes = inputs.check_image_sizes(image_sizes, len(maps), protocol)
     histogram = np.zeros(256)
     for raw, size in zip(maps, sizes, strict=True):
-        scores = score_map(raw, protocol.map_rule, size)
+        scores = protocol.score_map(raw, size)
         histogram += np.bincount((scores * 255).astype(np.uint8).ravel(), minlength=256) / scores.size
     return ThresholdChoice(_otsu(histogram), "unsupervised: Otsu's threshold of the maps, no boxes used")
 
@@ -145,12 +139,7 @@ def _otsu(histogram: np.ndarray) -> float:
     return float(best.mean() + 1) / len(share)
 
 
-_CHOOSERS = {
-    "fixed": (_fixed, (), ("value", "protocol", "dataset")),
-    "validation": (_validation, ("scores",), ("metric",)),
-    "unsupervised": (unsupervised_threshold, ("maps", "protocol"), ("image_sizes",)),
-    "oracle": (_oracle, ("scores",), ("metric",)),
-}
+_SOURCES = {"fixed": _fixed, "validation": _validation, "unsupervised": unsupervised_threshold, "oracle": _oracle}
 
 
 def resolve_threshold(threshold, protocol: Protocol, thresholds: np.ndarray | None) -> ThresholdChoice | None:

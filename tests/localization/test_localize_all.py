@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from sat_peft.errors import UsageError
-from sat_peft.localization import localize
-from sat_peft.localization.components import localize_all
+from sat_peft.localization import localize, localize_all
 
 
 def drawn(rows: str) -> np.ndarray:

@@ -6,7 +6,7 @@ from localization_golden import load_sat
 
 from sat_peft.errors import UsageError
 from sat_peft.localization import best_threshold, choose_threshold, score_maps
-from sat_peft.localization.threshold_choice import unsupervised_threshold
+from sat_peft.localization.thresholds import unsupervised_threshold
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_constant_maps_still_have_an_unsupervised_threshold():
 def test_unknown_sources_and_settings(scores):
     with pytest.raises(UsageError, match=r"unknown source 'validated'.*'validation'"):
         choose_threshold("validated")
-    with pytest.raises(UsageError, match="source 'validation' lacks scores and does not take maps"):
+    with pytest.raises(UsageError, match=r"source 'validation': .*'scores'; it takes scores, metric"):
         choose_threshold("validation", maps=[])
     with pytest.raises(UsageError, match="it takes maps, protocol, image_sizes"):
         choose_threshold("unsupervised", scores=scores)
