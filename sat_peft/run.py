@@ -50,6 +50,7 @@ from sat_peft.files.outputs import (
 )
 from sat_peft.options import RUN_FIELDS
 from sat_peft.shared_paths import PATHS, split_paths, with_recorded_paths
+from sat_peft.termination import termination_waits
 
 # What a run writes beside its configuration and status.
 _FILES = (
@@ -245,6 +246,11 @@ class RunFolder(AbstractContextManager):
     def __exit__(self, kind, error, trace) -> None:
         if not self.main_process:
             return
+        # A launcher may send SIGTERM once more while the end of the run is being written.
+        with termination_waits():
+            self._close(kind, error)
+
+    def _close(self, kind, error) -> None:
         try:
             if error is None:
                 self.write_json("status.json", {"status": "finished"})

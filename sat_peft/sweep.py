@@ -12,7 +12,7 @@ from accelerate import PartialState
 
 from sat_peft.errors import UsageError
 from sat_peft.files import read_json_object
-from sat_peft.files.outputs import check_writable
+from sat_peft.files.outputs import FolderLock, check_writable, remove_unfinished
 from sat_peft.run import changed_settings, is_new, read_status
 
 
@@ -34,12 +34,23 @@ def run_cells(
         The results by cell.
 
     Raises:
-        UsageError: a cell's folder holds a run of another configuration.
+        UsageError: a cell's folder holds a run of another configuration, or another process runs the sweep.
     """
-    state, results = PartialState(), {}
-    if state.is_main_process:
-        check_writable(folder)
-    plans = {}
+    state = PartialState()
+    if not state.is_main_process:
+        return _run_cells(folder, cells, run_cell, overwrite, state)
+    check_writable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FolderLock(folder):
+        # Not those of the cells, of which one may be run alone at the same time.
+        remove_unfinished(folder, below=False)
+        return _run_cells(folder, cells, run_cell, overwrite, state)
+
+
+def _run_cells(
+    folder: Path, cells: Mapping[str, Any], run_cell: Callable[[Any], dict], overwrite: bool, state: PartialState
+) -> dict[str, dict]:
+    plans, results = {}, {}
     for name, cell in cells.items():
         place = folder / name
         status = None if overwrite or is_new(place) else read_status(place)

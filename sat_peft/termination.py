@@ -34,12 +34,14 @@ def heed_sigterm() -> None:
 
 @contextmanager
 def termination_waits() -> Iterator[None]:
-    """SIGTERM is remembered until the end of the context, and raises nothing in it."""
-    _State.waits = True
+    """SIGTERM is remembered in the context, and raises `Terminated` at its end if it came meanwhile."""
+    outer, came, _State.waits = _State.waits, _State.requested, True
     try:
         yield
     finally:
-        _State.waits = False
+        _State.waits = outer
+    if _State.requested and not (came or outer):
+        raise Terminated
 
 
 def is_terminating() -> bool:

@@ -6,7 +6,7 @@ import copy
 import io
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -184,6 +184,7 @@ class Training:
         self.checkpoint_every = checkpoint_every
         self.learning_rate = options.learning_rate if learning_rate is None else learning_rate
         self.step, self._epoch, self._batch = 0, 0, 0
+        self._terminating = False
         self._terms: list[dict[str, torch.Tensor]] = []
         # What FSDP shards can be neither saved nor evaluated by one process; what it was before can.
         is_sharded = accelerator.distributed_type == DistributedType.FSDP
@@ -207,10 +208,8 @@ class Training:
         """Batches until all steps are taken; every one wants one `update`."""
         self.module.train()
         batches = epochs_of(self.loader, epoch=self._epoch, skip=self._batch)
-        # Of several processes each hears of it in another step, and they can save together alone.
-        alone = self.accelerator.num_processes == 1
         with (
-            termination_waits() if alone else nullcontext(),
+            termination_waits(),
             tqdm(initial=self.step, total=self.steps, desc=f"training {self.name}") as self._bar,
         ):
             while self.step < self.steps:
@@ -220,7 +219,7 @@ class Training:
                 # After the loop's own work of this step, so that a resumed run has it behind it too.
                 if not self.accelerator.sync_gradients:
                     continue
-                terminating = alone and is_terminating()
+                terminating = self._terminating or (self.accelerator.num_processes == 1 and is_terminating())
                 due = self.step % max(1, self.checkpoint_every) == 0 or self.step == self.steps or terminating
                 if self.checkpoint_every and due:
                     self._save()
@@ -244,9 +243,13 @@ class Training:
         self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        means = torch.stack([torch.stack([each[name] for each in self._terms]).mean() for name in terms])
+        means = [torch.stack([each[name] for each in self._terms]).mean() for name in terms]
+        # Of several processes each hears of SIGTERM in another step, and only together they can save.
+        means = torch.stack([*means, torch.full_like(means[0], is_terminating())])
         # A loss that knows the images of its process alone differs: all processes log, and judge, the mean.
-        values = dict(zip(terms, self.accelerator.reduce(means, "mean").tolist(), strict=True))
+        *values, terminating = self.accelerator.reduce(means, "mean").tolist()
+        self._terminating = terminating > 0
+        values = dict(zip(terms, values, strict=True))
         self._terms = []
         check_finite(values, self.step, self.learning_rate)
         self.run.log(method=self.name, step=self.step, learning_rate=learning_rate, **values)

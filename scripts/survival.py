@@ -74,7 +74,7 @@ def command(name: str, folder: Path, output: Path, run: Path | None) -> Callable
     arguments = {
         "few_shot": [*training, "--steps", 2],
         "sweep": [*training, "--steps", 1, "--trials", 2],
-        "full_data": [*training, "--epochs", 2],
+        "full_data": [*training, "--epochs", 2, "--class-readout"],
         "evaluate": ["--run", run, "--output", output, "--bootstrap", 10, "--threads", 1],
         "predict": [folder / "data" / "test", *formats, "--run", run, "--output", output, "--threads", 1],
     }[name]
@@ -87,28 +87,40 @@ def command(name: str, folder: Path, output: Path, run: Path | None) -> Callable
     return lambda: recipe.main(command_line.parse(recipe.Config, PRESETS[preset], **parsed))
 
 
-def kill_at(moment: int) -> None:
-    """Ends this process right before its change of a file number `moment`, counted from 1; at 0 never."""
+def kill_at(moment: int, folder: Path) -> None:
+    """Ends this process right before its change of a file number `moment`, counted from 1; at 0 never. Opening a file
+    below `folder` for writing is one too.
+    """
     count = 0
+
+    def change() -> None:
+        nonlocal count
+        count += 1
+        if count == moment:
+            os._exit(KILLED)
+
     for name in EVENTS:
         original = getattr(os, name)
 
         def changed(*arguments, _original=original, **options):
-            nonlocal count
-            count += 1
-            if count == moment:
-                os._exit(KILLED)
+            change()
             return _original(*arguments, **options)
 
         setattr(os, name, changed)
+
+    def audited(event: str, arguments: tuple) -> None:
+        if event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR) and str(arguments[0]).startswith(str(folder)):
+            change()
+
+    sys.addaudithook(audited)
     changes["count"] = lambda: count
 
 
 changes: dict[str, Callable[[], int]] = {}
 
 
-def forked(call: Callable[[], object], moment: int, log: Path) -> tuple[int, int]:
-    """(exit status, changes of files) of `call` in a child that is killed at `moment`."""
+def forked(call: Callable[[], object], moment: int, folder: Path, log: Path) -> tuple[int, int]:
+    """(exit status, changes of files) of `call`, which writes `folder`, in a child that is killed at `moment`."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -116,7 +128,7 @@ def forked(call: Callable[[], object], moment: int, log: Path) -> tuple[int, int
         try:
             # The seconds that a run took are the one thing that differs from run to run.
             time.perf_counter = lambda: 0.0
-            kill_at(moment)
+            kill_at(moment, folder)
             output = io.StringIO()
             with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
                 try:
@@ -168,16 +180,16 @@ def campaign(name: str, folder: Path, run: Path | None, moments: Callable[[int],
     log, output = folder / "log.txt", folder / "output" / name
     output.parent.mkdir(exist_ok=True)
     call = command(name, folder, output, run)
-    status, total = forked(call, 0, log)
+    status, total = forked(call, 0, output, log)
     if status:
         raise SystemExit(f"{name} fails undisturbed:\n{log.read_text()}")
     expected, faults = content(output), []
     chosen = moments(total)
     for moment in chosen:
         shutil.rmtree(output)
-        killed, _ = forked(call, moment, log)
+        killed, _ = forked(call, moment, output, log)
         faults += [f"{name}, killed at {moment}: {text}" for text in unreadable(output)]
-        status, _ = forked(call, 0, log)
+        status, _ = forked(call, 0, output, log)
         # A command that was killed in its very last moments has done its work, and says so.
         if killed != KILLED or (status and "already holds" not in log.read_text()):
             faults.append(f"{name}, killed at {moment} ({killed}): exit {status}\n{log.read_text()[-2000:]}")
@@ -195,7 +207,7 @@ def survive(names: list[str], moments: Callable[[int], list[int]]) -> Iterator[t
         folder = Path(place)
         prepare(folder)
         run = folder / "run"
-        status, _ = forked(command("few_shot", folder, run, None), 0, folder / "log.txt")
+        status, _ = forked(command("few_shot", folder, run, None), 0, run, folder / "log.txt")
         if status:
             raise SystemExit((folder / "log.txt").read_text())
         for name in names:

@@ -1,6 +1,7 @@
 """Many runs of one recipe: none is run twice, none is lost, and what they are worth together."""
 
 import json
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -68,6 +69,19 @@ def test_overwrite_runs_them_again(tmp_path):
     again = Runner()
     run_cells(tmp_path, CELLS, again, overwrite=True)
     assert [config.overwrite for config in again.seen] == [True, True]
+
+
+def test_a_sweep_removes_what_a_killed_one_left_and_is_run_by_one_process(tmp_path):
+    (tmp_path / ".table.md.17.tmp").touch()
+    (tmp_path / "a").mkdir()
+
+    def run_cell(config: Config) -> dict:
+        with pytest.raises(UsageError, match=f"is being written by process {os.getpid()}"):
+            run_cells(tmp_path, CELLS, Runner())
+        return leave(config, "finished", {})
+
+    run_cells(tmp_path, CELLS, run_cell)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_cell_that_was_killed_is_resumed(tmp_path):

@@ -69,7 +69,7 @@ class Config(DataOptions):
 
 def main(config: Config) -> None:
     # The heavy imports wait until the options are read, so that --help and a mistyped option answer at once.
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
 
     from sat_peft.cpu import prepare_cpu
     from sat_peft.data.options import changed_data_options, data_options
@@ -87,7 +87,8 @@ def main(config: Config) -> None:
         raise UsageError(
             "an adapter folder holds nothing but the adapter; name a folder for the results with --output."
         )
-    check_evaluation_folder(output, overwrite=config.overwrite)
+    if PartialState().is_main_process:
+        check_evaluation_folder(output, overwrite=config.overwrite)
     if config.threshold is not None and config.threshold_source not in (None, "fixed"):
         raise UsageError(
             f"--threshold {config.threshold:g} and --threshold-source {config.threshold_source} exclude each other."

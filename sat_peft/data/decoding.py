@@ -12,7 +12,6 @@ import importlib.util
 import io
 import os
 import tempfile
-import threading
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +40,6 @@ _TURNS = {
 }
 # From here on images are decoded one at a time: 100 MB of pixels, several times over while they are converted.
 _LARGE_PIXELS = 33_000_000
-_THREAD_LOCK = threading.Lock()
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "AVIF", "BMP", "DIB", "GIF", "PPM")
 
 
@@ -113,7 +111,8 @@ def _room_for(image: Image.Image):
         yield
         return
     user = os.getuid() if hasattr(os, "getuid") else "user"
-    with _THREAD_LOCK, FileLock(os.path.join(tempfile.gettempdir(), f"sat_peft-{user}-large-image.lock")):
+    # Of every thread one of its own, which excludes the others' as it does those of other processes.
+    with FileLock(os.path.join(tempfile.gettempdir(), f"sat_peft-{user}-large-image.lock")):
         yield
 
 

@@ -19,7 +19,15 @@ from sat_peft.errors import UsageError
 from sat_peft.evaluation.evaluator import Evaluation
 from sat_peft.evaluation.figures import FIGURES
 from sat_peft.evaluation.trained import ProtocolMeasurement
-from sat_peft.files.outputs import check_writable, write_json_atomic, write_text_atomic
+from sat_peft.files.outputs import (
+    FolderLock,
+    check_unlocked,
+    check_writable,
+    is_unfinished,
+    remove_unfinished,
+    write_json_atomic,
+    write_text_atomic,
+)
 from sat_peft.report.curves import draw_iou_histograms, draw_threshold_curves
 from sat_peft.report.tables import percent, text_table
 
@@ -28,8 +36,6 @@ _FILES = (
     # Drawn from the others by `python -m sat_peft.report`.
     "report.html",
 )
-# What a process that was killed while writing leaves beside the files.
-_UNFINISHED = ".*.tmp"
 
 ORACLE_WARNING = (
     "**Oracle thresholds: they were chosen on the very images that are evaluated here. These figures are an upper "
@@ -87,8 +93,9 @@ def check_evaluation_folder(folder: Path, *, overwrite: bool = False) -> None:
     What an evaluation that was broken off left there may be replaced, a whole one with `overwrite`.
     """
     check_writable(folder)
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    foreign = [name for name in names if not any(fnmatch(name, known) for known in (*_FILES, _UNFINISHED))]
+    check_unlocked(folder)
+    names = sorted(path.name for path in folder.iterdir() if not is_unfinished(path)) if folder.is_dir() else []
+    foreign = [name for name in names if not any(fnmatch(name, known) for known in _FILES)]
     if foreign:
         raise UsageError(
             f"the output folder {str(folder)!r} holds files that are no part of an evaluation "
@@ -110,13 +117,22 @@ def write_evaluation(folder: Path, results: Mapping, curves: Mapping, records: M
             `summary` and `confidence_intervals`, beside the settings that `markdown` prints.
         curves: protocol -> method -> `per_threshold` of a `LocalizationResult`.
         records: protocol -> one mapping per method and image, with `method` and `iou`.
+
+    Raises:
+        UsageError: another process is writing there.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    with FolderLock(folder):
+        _write(folder, results, curves, records)
+
+
+def _write(folder: Path, results: Mapping, curves: Mapping, records: Mapping[str, Sequence[Mapping]]) -> None:
     # The mark of a whole evaluation goes first and comes last.
     (folder / "results.json").unlink(missing_ok=True)
-    for pattern in (*_FILES, _UNFINISHED):
+    for pattern in _FILES:
         for file in folder.glob(pattern):
             file.unlink()
+    remove_unfinished(folder)
     write_text_atomic(folder / "curves.json", json.dumps(curves) + "\n")
     for protocol, rows in records.items():
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -1,14 +1,19 @@
 """Every kind of image file becomes upright 8-bit RGB, or an error that names it."""
 
 import io
+import tempfile
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
+from sat_peft.data import decoding
 from sat_peft.data.decoding import decode_image, decode_mask, outside_problem, read_head
 from sat_peft.errors import UsageError
 
@@ -206,3 +211,29 @@ def test_damaged_mask_is_named_with_its_file(tmp_path):
     (tmp_path / "mask.png").write_bytes(b"no image")
     with pytest.raises(UsageError, match=r"the mask '.*mask\.png' of 'cat/1' cannot be read"):
         decode_mask({"bytes": None, "path": str(tmp_path / "mask.png")}, "cat/1")
+
+
+def test_large_images_are_decoded_one_at_a_time(photo, tmp_path, monkeypatch):
+    """By all threads, and by all processes that share the temporary folder."""
+    monkeypatch.setattr(decoding, "_LARGE_PIXELS", 24 * 32)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    running, most = [], []
+
+    def slow(image: Image.Image) -> torch.Tensor:
+        running.append(image)
+        most.append(len(running))
+        time.sleep(0.02)
+        running.pop()
+        return torch.zeros(3, 1, 1)
+
+    monkeypatch.setattr(decoding, "image_to_tensor", slow)
+    large, small = encode(photo), encode(photo.crop((0, 0, 31, 24)))
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda number: decode_image(large, str(number)), range(8)))
+        assert max(most) == 1
+        (lock,) = tmp_path.iterdir()
+        with FileLock(lock):  # as another process would
+            waiting = threads.submit(decode_image, large, "a")
+            threads.submit(decode_image, small, "b").result(60)
+            assert not waiting.done()
+        waiting.result(60)

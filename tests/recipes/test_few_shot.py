@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -10,7 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
+import torch
 from PIL import Image
 from tiny_folder import CLASSES, write_folder
 
@@ -250,28 +253,55 @@ def test_interrupted_run_says_so_and_its_files_are_readable(options, tmp_path):
     }
 
 
+def start(options: dict, processes: int) -> subprocess.Popen:
+    """A training that goes on for ever. One process without a launcher, as batch systems signal the process itself."""
+    # `accelerate launch --cpu` starts one process whatever --num_processes says; torchrun starts two.
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else ()), str(RECIPE)]
+    command += arguments(options | {"steps": 100_000, "threads": 1})
+    return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
 @pytest.mark.slow
-def test_after_sigterm_the_same_command_goes_on_with_the_next_step(options, tmp_path):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_after_sigterm_the_same_command_goes_on_with_the_next_step(options, tmp_path, processes):
     folder = tmp_path / "run"
-    # Without a launcher, as batch systems signal the process itself.
-    command = [sys.executable, str(RECIPE), *arguments(options | {"output": folder, "steps": 100_000})]
     taken = []
     for _ in range(2):
-        process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
+        process = start(options | {"output": folder}, processes)
         try:
             wait_for(lambda: (folder / "metrics.jsonl").exists() and len(metrics(folder)) >= len(taken) + 3, process)
             process.terminate()
             _, error = process.communicate(timeout=120)
         finally:
             process.kill()
-        assert process.returncode == 128 + signal.SIGTERM
+        # Of several processes the launcher's own.
+        assert process.returncode == (128 + signal.SIGTERM if processes == 1 else 1)
         assert "interrupted; what the run wrote so far is readable" in error
         assert read(folder, "status.json") == {"status": "interrupted"}
-        assert (folder / "checkpoint" / "SAT.pt").exists()
         taken[:] = [line["step"] for line in metrics(folder)]
         assert taken == list(range(1, len(taken) + 1))
+        state = torch.load(folder / "checkpoint" / "SAT.pt", weights_only=True)
+        assert (state["step"], len(state["generators"])) == (taken[-1], processes)
     for name in ("config.json", "versions.json", "image_ids.json"):
         assert read(folder, name)
+
+
+@pytest.mark.slow
+def test_a_run_of_which_a_process_is_killed_says_how_to_go_on(options, tmp_path):
+    folder = tmp_path / "run"
+    process = start(options | {"output": folder}, 2)
+    try:
+        wait_for(lambda: (folder / "metrics.jsonl").exists() and len(metrics(folder)) >= 3, process)
+        (second,) = (each for each in psutil.Process(process.pid).children() if each.environ().get("RANK") == "1")
+        second.kill()
+        _, error = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    # Whichever comes first in the first process: the lost connection, or the launcher's SIGTERM.
+    assert read(folder, "status.json")["status"] in ("failed", "interrupted")
+    assert re.search(r"(another process of this run has ended|interrupted).*go on with --resume", error)
+    assert "gloo" not in json.dumps(read(folder, "status.json"))
 
 
 def wait_for(condition, process: subprocess.Popen | None = None) -> None:

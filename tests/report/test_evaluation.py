@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from sat_peft.errors import UsageError
+from sat_peft.files.outputs import FolderLock
 from sat_peft.report.evaluation import (
     ORACLE_WARNING,
     check_evaluation_folder,
@@ -108,9 +109,10 @@ def _write_until_killed(folder: Path, renames: int) -> None:
     done = []
 
     def replace(self, target):
-        if len(done) == renames:
-            os.kill(os.getpid(), signal.SIGKILL)
-        done.append(target)
+        if not Path(target).name.startswith("."):  # who holds the folder is no part of the evaluation
+            if len(done) == renames:
+                os.kill(os.getpid(), signal.SIGKILL)
+            done.append(target)
         return rename(self, target)
 
     Path.replace = replace
@@ -149,3 +151,12 @@ def test_output_folder_is_checked(tmp_path):
     with pytest.raises(UsageError, match=r"no part of an evaluation \(thesis\.tex\)"):
         check_evaluation_folder(tmp_path, overwrite=True)
     assert (tmp_path / "results.json").exists()
+
+
+def test_an_evaluation_that_another_process_writes_is_left_alone(tmp_path):
+    with FolderLock(tmp_path):
+        for write in (check_evaluation_folder, lambda folder: write_evaluation(folder, results(), CURVES, RECORDS)):
+            with pytest.raises(UsageError, match=f"is being written by process {os.getpid()}"):
+                write(tmp_path)
+    write_evaluation(tmp_path, results(), CURVES, RECORDS)
+    assert not list(tmp_path.glob(".*"))
