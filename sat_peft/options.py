@@ -120,8 +120,8 @@ class EvaluationOptions:
     protocol: ProtocolName = "original"
     """Evaluation protocol of the tables; `sat-peft evaluate` measures a run under others too."""
     baselines: tuple[BaselineName, ...] = ("cam", "centre_box")
-    """Measured beside SAT, on the same backbone, images and steps. Attention rollout takes its classes from CAM; the
-    centre box needs a validation split with boxes."""
+    """Measured beside SAT, on the same backbone, images and steps. Those that train nothing (rollout, class_attention,
+    tokencut) take their classes from CAM; the centre box needs a validation split with boxes."""
     threshold: float | None = None
     """Threshold of the maps; by default the best on the validation split if it has boxes, else what the maps of the
     validation or training images suggest without any."""

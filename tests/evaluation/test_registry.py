@@ -80,7 +80,7 @@ def test_methods_are_those_named_and_rollout_has_the_classes_of_cam():
     images, labels = torch.randn(2, 3, 32, 32), torch.tensor([0, 2])
     assert [name for name, _ in localizers(["rollout", "centre_box"], {"cam": trained["cam"]})] == ["rollout"]
     methods = dict(localizers(BASELINE_NAMES, trained))
-    assert list(methods) == ["cam", "rollout", "tscam"]
+    assert list(methods) == ["cam", "class_attention", "rollout", "tokencut", "tscam"]
     logits = {name: method(images, labels)[0] for name, method in methods.items()}
     torch.testing.assert_close(logits["rollout"], logits["cam"], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(logits["tscam"], logits["cam"])
