@@ -73,11 +73,10 @@ def main(config: Config) -> None:
 
     from sat_peft.cpu import prepare_cpu
     from sat_peft.data.options import changed_data_options, data_options
-    from sat_peft.evaluation.trained import evaluation_data, measure_trained, trained_baselines
+    from sat_peft.evaluation.trained import measure_trained, trained_baselines
     from sat_peft.localization import choose_threshold, get_protocol
     from sat_peft.report.evaluation import check_evaluation_folder, evaluation_contents, markdown, write_evaluation
     from sat_peft.restore import trained_from_adapter, trained_from_run
-    from sat_peft.shared_paths import without_absolute_paths
 
     # Options: whatever is wrong with them is said before anything is computed.
     if (config.run is None) == (config.adapter is None):
@@ -114,30 +113,23 @@ def main(config: Config) -> None:
     accelerator = Accelerator()
     if accelerator.device.type == "cpu":
         prepare_cpu(config.threads, accelerator.print)
-    data = evaluation_data(
+    measured = measure_trained(
         trained,
         selection,
         config.split,
+        protocols,
+        accelerator,
         set_aside=set_aside,
+        names=names,
         source=config.threshold_source,
         threshold=config.threshold,
         # A run without validation boxes took its threshold from its maps too; an adapter alone gets the protocol's.
         otherwise="unsupervised" if config.run else "fixed",
-        say=accelerator.print,
-    )
-    measured = measure_trained(
-        trained,
-        data,
-        protocols,
-        accelerator,
-        names=names,
-        threshold=config.threshold,
         bootstrap=config.bootstrap,
         ten_crops=config.ten_crop,
         batch_size=config.eval_batch_size,
         num_workers=config.num_workers,
     )
-    # The results are for sharing; the run's paths.json tells where its data lies.
     about = {
         "run": config.run,
         "adapter": trained.adapter,
@@ -145,13 +137,9 @@ def main(config: Config) -> None:
         "data": selection.data,
         "data_root": selection.data_root,
         "split": config.split,
-        "num_images": len(data.rows),
-        "skipped": data.problems.report(),
-        "num_classes": len(data.class_names),
         "bootstrap": config.bootstrap,
     }
-    labels = [data.class_names[label] for label in data.rows["label"]]
-    results, *details = evaluation_contents(without_absolute_paths(about), measured, data.rows["image_id"][:], labels)
+    results, *details = evaluation_contents(about, measured)
     if accelerator.is_main_process:
         write_evaluation(output, results, *details)
     accelerator.print(f"\n{markdown(results)}\nWritten to {output}")

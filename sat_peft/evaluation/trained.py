@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
 from torch import nn
+from torch.utils.data import DataLoader
 
 from sat_peft.backbones import resolve_data_config
 from sat_peft.data.features import rows_with_boxes
@@ -21,7 +21,7 @@ from sat_peft.data.splits import check_class_names
 from sat_peft.errors import UsageError
 from sat_peft.evaluation.evaluator import Method, ten_crop
 from sat_peft.evaluation.frozen import load_trained
-from sat_peft.evaluation.measure import Measured, MeasuredLoaders, measure, sat_method, threshold_source
+from sat_peft.evaluation.measure import BOOTSTRAP, Measured, MeasuredLoaders, measure, sat_method, threshold_source
 from sat_peft.evaluation.registry import baselines, localizers, needed_classifiers
 from sat_peft.localization import Protocol
 from sat_peft.restore import TrainedModel
@@ -85,51 +85,59 @@ class ProtocolMeasurement:
 
 
 @dataclass(frozen=True)
-class EvaluationData:
-    """The images that a trained model is measured on.
+class TrainedMeasurement:
+    """What a trained model and its baselines reached on a split.
 
     Args:
-        rows: of the evaluated split.
-        class_names: as they are shown.
-        source: where thresholds come from.
-        held_out: rows of a validation split with boxes, which is not evaluated.
-        unlabelled: rows whose maps suggest thresholds; None where they do not.
-        problems: what was skipped.
+        protocols: one measurement for every protocol.
+        image_ids, labels: of all rows of the split; labels as they are shown.
+        num_classes: number of classes C.
+        problems: what was skipped of the data.
     """
 
-    rows: Dataset
-    class_names: list[str]
-    source: str
-    held_out: Dataset | None
-    unlabelled: Dataset | None
+    protocols: list[ProtocolMeasurement]
+    image_ids: list[str]
+    labels: list[str]
+    num_classes: int
     problems: Problems
 
 
-def evaluation_data(
+def measure_trained(
     trained: TrainedModel,
     options: DataOptions,
     split: str,
+    protocols: Sequence[Protocol],
+    accelerator: Accelerator,
     *,
     set_aside: Mapping[str, Sequence[str]],
+    names: Collection[str],
     source: str | None = None,
     threshold: float | None = None,
     otherwise: str = "unsupervised",
-    say: Callable[[str], None] = print,
-) -> EvaluationData:
-    """Loads the evaluated split, and the one that chooses thresholds where that is another.
+    bootstrap: int = BOOTSTRAP,
+    ten_crops: bool = False,
+    batch_size: int = 64,
+    num_workers: int = 0,
+) -> TrainedMeasurement:
+    """Measures SAT and baselines under several protocols.
 
     Args:
-        trained: whose classes the data must have.
+        trained: the model, whose classes the data must have.
         options: of the data.
-        split: that is evaluated.
+        split: that is evaluated; a validation split with boxes that is another chooses thresholds.
+        protocols: one that fixes the image size gets the backbone at that size.
+        accelerator: `Accelerator` of the run.
         set_aside: as `load_splits` takes it.
+        names: of the baselines, see `trained_baselines`.
         source, threshold, otherwise: see `threshold_source`.
-        say: takes lines of text.
+        bootstrap: see `measure`.
+        ten_crops: classify by ten crops where a protocol crops.
+        batch_size, num_workers: of the loaders, per process.
 
     Raises:
         UsageError: no such split, no boxes in it, or other classes than those of the model.
     """
-    loaded = load(options, dict.fromkeys([split, "validation"]), set_aside=set_aside, say=say)
+    loaded = load(options, dict.fromkeys([split, "validation"]), set_aside=set_aside, say=accelerator.print)
     if split not in loaded.splits:
         raise UsageError(f"{options.data} has no {split} split.")
     rows = loaded.splits[split]
@@ -143,70 +151,37 @@ def evaluation_data(
     validation = loaded.splits.get("validation") if split != "validation" else None
     held_out = validation if validation is not None and len(rows_with_boxes(validation)) else None
     source = threshold_source(source, threshold=threshold, held_out=held_out, otherwise=otherwise)
-    unlabelled = None
-    if source == "unsupervised":
-        # As recipes do: the maps of a validation split without boxes, else of some training images.
-        train = load(options, ["train"], set_aside=set_aside, say=say).splits["train"] if validation is None else None
-        unlabelled = sample_evenly(train, UNLABELLED_IMAGES) if validation is None else validation
-    return EvaluationData(rows, class_names, source, held_out, unlabelled, loaded.problems)
+    # As recipes do: the maps of a validation split without boxes, else of some training images.
+    unlabelled = validation if source == "unsupervised" else None
+    if source == "unsupervised" and validation is None:
+        train = load(options, ["train"], set_aside=set_aside, say=accelerator.print).splits["train"]
+        unlabelled = sample_evenly(train, UNLABELLED_IMAGES)
 
+    backbones, measured = {}, []
+    for protocol in protocols:
+        size = protocol.image.crop or protocol.image.resize or trained.image_size
+        # Position embeddings are resized where a protocol fixes another image size than the training's.
+        if size not in backbones:
+            backbones = {size: trained.create_backbone(size)}
+        config = resolve_data_config(backbones[size])
+        crops = ten_crops and protocol.image.crop is not None
 
-def measure_trained(
-    trained: TrainedModel,
-    data: EvaluationData,
-    protocols: Sequence[Protocol],
-    accelerator: Accelerator,
-    *,
-    names: Collection[str],
-    threshold: float | None,
-    bootstrap: int,
-    ten_crops: bool = False,
-    batch_size: int = 64,
-    num_workers: int = 0,
-) -> list[ProtocolMeasurement]:
-    """Measures SAT and baselines under several protocols.
+        def loader(rows: Dataset | None, protocol=protocol, config=config, **views) -> DataLoader | None:
+            sizes = {"batch_size": batch_size, "num_workers": num_workers}
+            made = rows and build_evaluation_loader(rows, config, protocol=protocol, **sizes, **views)
+            return made and accelerator.prepare(made)
 
-    Args:
-        trained: the model.
-        data: what it is measured on.
-        protocols: one that fixes the image size gets the backbone at that size.
-        accelerator: `Accelerator` of the run.
-        names: of the baselines, see `trained_baselines`.
-        threshold, bootstrap: see `measure`.
-        ten_crops: classify by ten crops where a protocol crops.
-        batch_size, num_workers: of the loaders, per process.
-
-    Returns:
-        One measurement for every protocol, in their order.
-    """
-    found = {}
-    sizes = {protocol: protocol.image.crop or protocol.image.resize or trained.image_size for protocol in protocols}
-    for size in dict.fromkeys(sizes.values()):
-        backbone = trained.create_backbone(size)
-        config = resolve_data_config(backbone)
-        for protocol in [protocol for protocol in protocols if sizes[protocol] == size]:
-            crops = ten_crops and protocol.image.crop is not None
-            build = partial(
-                build_evaluation_loader,
-                config=config,
-                protocol=protocol,
-                batch_size=batch_size,
-                num_workers=num_workers,
-            )
-            loaders = MeasuredLoaders(
-                accelerator.prepare(build(data.rows, masks=True, ten_crop=crops)),
-                *(rows and accelerator.prepare(build(rows)) for rows in (data.held_out, data.unlabelled)),
-            )
-            measured = measure(
-                trained_methods(trained, backbone, names, accelerator.device),
-                loaders,
-                accelerator,
-                protocol=protocol,
-                source=data.source,
-                threshold=threshold,
-                priors=names,
-                bootstrap=bootstrap,
-                augment=ten_crop if crops else None,
-            )
-            found[protocol] = ProtocolMeasurement(protocol, config.image_size, crops, measured)
-    return [found[protocol] for protocol in protocols]
+        methods = measure(
+            trained_methods(trained, backbones[size], names, accelerator.device),
+            MeasuredLoaders(loader(rows, masks=True, ten_crop=crops), loader(held_out), loader(unlabelled)),
+            accelerator,
+            protocol=protocol,
+            source=source,
+            threshold=threshold,
+            priors=names,
+            bootstrap=bootstrap,
+            augment=ten_crop if crops else None,
+        )
+        measured.append(ProtocolMeasurement(protocol, config.image_size, crops, methods))
+    labels = [class_names[label] for label in rows["label"]]
+    return TrainedMeasurement(measured, rows["image_id"][:], labels, len(class_names), loaded.problems)

@@ -18,7 +18,7 @@ from pathlib import Path
 from sat_peft.errors import UsageError
 from sat_peft.evaluation.evaluator import Evaluation
 from sat_peft.evaluation.figures import FIGURES
-from sat_peft.evaluation.trained import ProtocolMeasurement
+from sat_peft.evaluation.trained import TrainedMeasurement
 from sat_peft.files.outputs import (
     FolderLock,
     check_unlocked,
@@ -30,6 +30,7 @@ from sat_peft.files.outputs import (
 )
 from sat_peft.report.curves import draw_iou_histograms, draw_threshold_curves
 from sat_peft.report.tables import percent, text_table
+from sat_peft.shared_paths import without_absolute_paths
 
 _FILES = (
     *("results.json", "table.md", "curves.json", "records_*.jsonl", "accuracy_*.png", "iou_*.png"),
@@ -59,18 +60,10 @@ def image_records(method: str, evaluation: Evaluation, image_ids: Sequence[str],
     ]
 
 
-def evaluation_contents(
-    about: Mapping, measurements: Sequence[ProtocolMeasurement], image_ids: Sequence[str], labels: Sequence[str]
-) -> tuple[dict, dict, dict]:
-    """`results`, `curves` and `records` as `write_evaluation` takes them.
-
-    Args:
-        about: the settings of the evaluation.
-        measurements: one for every protocol.
-        image_ids, labels: of all rows of the data set.
-    """
+def evaluation_contents(about: Mapping, measurement: TrainedMeasurement) -> tuple[dict, dict, dict]:
+    """`results`, `curves` and `records` as `write_evaluation` takes them; `about` are settings, told without paths."""
     protocols, curves, records = {}, {}, {}
-    for one in measurements:
+    for one in measurement.protocols:
         name = one.protocol.name
         evaluations = {method: each.evaluation for method, each in one.methods.items() if each.evaluation}
         protocols[name] = {
@@ -81,10 +74,15 @@ def evaluation_contents(
             "methods": {method: each.entry() for method, each in one.methods.items()},
         }
         curves[name] = {method: each.result.per_threshold for method, each in evaluations.items()}
-        records[name] = [
-            record for method, each in evaluations.items() for record in image_records(method, each, image_ids, labels)
-        ]
-    return {**about, "protocols": protocols}, curves, records
+        images = measurement.image_ids, measurement.labels
+        records[name] = [row for method, each in evaluations.items() for row in image_records(method, each, *images)]
+    counts = {
+        "num_images": len(measurement.image_ids),
+        "num_classes": measurement.num_classes,
+        "skipped": measurement.problems.report(),
+    }
+    # The results are for sharing; the run's paths.json tells where its data lies.
+    return without_absolute_paths({**about, **counts}) | {"protocols": protocols}, curves, records
 
 
 def check_evaluation_folder(folder: Path, *, overwrite: bool = False) -> None:

@@ -189,11 +189,8 @@ ODD = 7  # two processes with batches of 2 repeat samples to be equally long
 def figures(evaluation: Evaluation) -> dict:
     result = evaluation.result
     images = [[i.index, list(i.size), i.boxes.tolist(), i.label_rank] for i in evaluation.images]
-    return {
-        "result": result.to_dict(),
-        "records": {name: values.tolist() for name, values in result.per_image.items()},
-        "images": images,
-    }
+    records = {name: values.tolist() for name, values in result.per_image.items()}
+    return {"result": result.to_dict(), "records": records, "images": images}
 
 
 @pytest.mark.slow

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from run_folders import CLASSES, HOSTILE, evaluated, loader, write_large_gallery, write_run
 
+from sat_peft.data.sources import Problems
 from sat_peft.errors import UsageError
 from sat_peft.evaluation.measure import Measured
-from sat_peft.evaluation.trained import ProtocolMeasurement
+from sat_peft.evaluation.trained import ProtocolMeasurement, TrainedMeasurement
 from sat_peft.files.outputs import write_json_atomic
 from sat_peft.localization import get_protocol
 from sat_peft.report.evaluation import evaluation_contents, write_evaluation
@@ -231,10 +232,10 @@ def write_protocols(folder, protocols=("original", "wsol")):
     for protocol in protocols:
         sat = Measured.of("SAT", evaluated(loader(12, protocol=protocol), protocol=protocol))
         measurements.append(ProtocolMeasurement(get_protocol(protocol), (64, 64), False, {"sat": sat}))
-    about = {"split": "validation", "data": "DIR", "num_images": 12, "num_classes": 3, "backbone": "vit"}
-    about |= {"adapter": "A", "bootstrap": 20}
     image_ids, labels = [f"image {index}" for index in range(12)], [CLASSES[index % 3] for index in range(12)]
-    write_evaluation(folder, *evaluation_contents(about, measurements, image_ids, labels))
+    about = {"split": "validation", "data": "DIR", "backbone": "vit", "adapter": "A", "bootstrap": 20}
+    measured = TrainedMeasurement(measurements, image_ids, labels, 3, Problems())
+    write_evaluation(folder, *evaluation_contents(about, measured))
 
 
 def test_evaluations_of_a_run_are_shown_below_its_own(run, tmp_path):
