@@ -24,7 +24,7 @@ from sat_peft.errors import UsageError
 ROOT = Path(__file__).parents[2]
 CLASSES = NOVEL_CLASSES[:3]
 TEST_IMAGES = 9
-BASELINES = ("cam", "rollout", "tscam", "centre_box")
+BASELINES = ("cam", "class_attention", "rollout", "tokencut", "tscam", "centre_box")
 METHODS = ["sat", *BASELINES]
 
 
