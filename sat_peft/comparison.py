@@ -55,9 +55,9 @@ class Comparison:
         if self.sat.num_with_boxes:
             found = [(each.title, each.evaluation.result) for each in self.methods.values() if each.evaluation]
             chosen = ", ".join(f"{title} {result.threshold:g}" for title, result in found)
-            lines.append(f"  Thresholds: {chosen} ({self.sat.result.threshold_source})")
+            lines.append(f"Thresholds: {chosen} ({self.sat.result.threshold_source})")
         else:
-            lines.append("  Localisation: not measured (the test split has no boxes); examples.png shows the maps.")
+            lines.append("Localisation: not measured (the test split has no boxes); examples.png shows the maps.")
         return "\n".join(lines)
 
 
@@ -80,7 +80,7 @@ def compare(
         model: the trained model, in evaluation mode; it is unloaded.
         train_loader: prepared, with the training images, for the baselines.
         loaders: whose test and validation splits are measured. The test split never chooses a threshold.
-        accelerator: of the run.
+        accelerator: `Accelerator` of the run.
         run: gets examples.png, the weights of the baselines and their metrics.
         options: what is measured.
         loss: that the model was trained with.

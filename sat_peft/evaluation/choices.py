@@ -15,6 +15,5 @@ def _names(folder: str) -> tuple[str, ...]:
 
 
 BASELINE_NAMES = _names("evaluation/baselines")
-PROTOCOL_NAMES = _names("localization/protocols")
 BaselineName = Literal[BASELINE_NAMES]
-ProtocolName = Literal[PROTOCOL_NAMES]
+ProtocolName = Literal[_names("localization/protocols")]

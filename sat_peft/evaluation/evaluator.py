@@ -84,7 +84,7 @@ def evaluate(
         method: see `Method`.
         loader: of `build_evaluation_loader` or `build_loaders`, prepared by `accelerator`. Where its batches have
             masks, PxAP is measured.
-        accelerator: of the run.
+        accelerator: `Accelerator` of the run.
         protocol: name or `Protocol`; the one that the loader was built for.
         threshold: see `LocalizationAccumulator`.
         bootstrap: resamples for confidence intervals; 0 computes none.

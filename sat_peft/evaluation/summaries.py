@@ -55,7 +55,7 @@ def summary_loader(
     Args:
         classifier: summarises the images; on its device.
         loader: of the training images, as `build_loaders` made it.
-        accelerator: of the run.
+        accelerator: `Accelerator` of the run.
         steps: optimizer steps of the training.
 
     Returns:

@@ -79,7 +79,7 @@ class LocalizationAccumulator:
         ]
         part = {"image_id": np.full(count, _UNKNOWN_ID, np.int64)}
         if image_ids is not None:
-            part["image_id"] = inputs.check_image_ids(image_ids, count)
+            part["image_id"] = inputs.check_integers(image_ids, count, "image_ids")
         if (logits is None) != (labels is None):
             given, missing = ("labels", "logits") if logits is None else ("logits", "labels")
             raise UsageError(f"{given} is given and {missing} is not; Top-1 and Top-5 need both.")

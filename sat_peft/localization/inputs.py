@@ -91,17 +91,20 @@ def check_image_sizes(image_sizes, count: int, protocol: Protocol) -> list[tuple
     return [protocol.evaluation_size(np.asarray(to_numpy(size)).tolist()) for size in image_sizes]
 
 
-def check_image_ids(image_ids, count: int) -> np.ndarray:
-    ids = np.asarray(to_numpy(image_ids))
-    check_length(ids, count, "image_ids")
-    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+def check_integers(values, count: int, name: str, below: int | None = None) -> np.ndarray:
+    """(N,) int64, one for each map, from 0 on and for classes `below` their number."""
+    values = np.asarray(to_numpy(values))
+    check_length(values, count, name)
+    if values.ndim != 1 or (values.size and values.dtype.kind not in "iu"):
         raise UsageError(
-            f"image_ids has shape {ids.shape} and dtype {ids.dtype}; expected one integer per map, such as "
-            "the row number in the data set."
+            f"{name} has shape {values.shape} and dtype {values.dtype}; expected one integer per map, such as the "
+            "row number in the data set or the index of a class."
         )
-    if ids.size and ids.min() < 0:
-        raise UsageError(f"image_ids[{int(ids.argmin())}] is {ids.min()}; image ids are 0 or larger.")
-    return ids.astype(np.int64)
+    wrong = np.flatnonzero((values < 0) | (values >= (below or np.inf)))
+    if wrong.size:
+        rest = "0 or more" if below is None else f"0 to {below - 1}: logits has {below} classes"
+        raise UsageError(f"{name}[{wrong[0]}] is {values[wrong[0]]}; expected {rest}.")
+    return values.astype(np.int64)
 
 
 def label_ranks(logits, labels, count: int) -> np.ndarray:
@@ -110,27 +113,15 @@ def label_ranks(logits, labels, count: int) -> np.ndarray:
     Of equal logits the lower class wins, and whatever cannot be compared (NaN) comes before the label; a label whose
     own logit is NaN is no hit among however few classes.
     """
-    logits, labels = np.asarray(to_numpy(logits)), np.asarray(to_numpy(labels))
+    logits = np.asarray(to_numpy(logits))
     if logits.ndim != 2 or logits.shape[1] == 0:
         raise UsageError(f"logits has shape {logits.shape}; expected (N, number of classes).")
     check_length(logits, count, "logits")
     num_classes = logits.shape[1]
-    check_labels(labels, count, num_classes)
-    own = np.take_along_axis(logits, labels[:, None].astype(np.int64), axis=1)
+    labels = check_integers(labels, count, "labels", below=num_classes)
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
     before = ~(logits <= own) | ((logits == own) & (np.arange(num_classes) < labels[:, None]))
     return np.where(np.isnan(own[:, 0]), max(num_classes, 5), before.sum(axis=1))
-
-
-def check_labels(labels: np.ndarray, count: int, num_classes: int) -> None:
-    if labels.ndim != 1 or (labels.size and labels.dtype.kind not in "iu"):
-        raise UsageError(f"labels has shape {labels.shape} and dtype {labels.dtype}; expected one integer per map.")
-    check_length(labels, count, "labels")
-    wrong = (labels < 0) | (labels >= num_classes)
-    if wrong.any():
-        index = int(np.flatnonzero(wrong)[0])
-        raise UsageError(
-            f"labels[{index}] is {labels[index]}; logits has {num_classes} classes, 0 to {num_classes - 1}."
-        )
 
 
 def check_masks(masks, ignore, sizes: list[tuple[int, int]], protocol: Protocol):

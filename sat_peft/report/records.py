@@ -203,7 +203,7 @@ def write_gallery(
         method: as in `Method`; it may return the block maps (K, B, h, w) as a third value, as a `SatOutput` has them.
         loader: the prepared loader that `evaluation` was made with.
         evaluation: of `method`.
-        accelerator: of the run.
+        accelerator: `Accelerator` of the run.
         protocol: that of the evaluation; it decides which part of an image is seen.
         title: of the method.
         max_pictures: most images that get a thumbnail and maps; the records are of all.

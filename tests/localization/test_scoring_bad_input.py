@@ -34,7 +34,7 @@ CLASSES = {"logits": np.zeros((3, 4)), "labels": np.array([0, 1, 2])}
         ({"threshold": -0.1}, r"value\[0\] is -0.1"),
         ({"logits": CLASSES["logits"]}, "logits is given and labels is not"),
         ({"labels": CLASSES["labels"]}, "labels is given and logits is not"),
-        (CLASSES | {"labels": np.array([0, 4, 1])}, r"labels\[1\] is 4; logits has 4 classes, 0 to 3"),
+        (CLASSES | {"labels": np.array([0, 4, 1])}, r"labels\[1\] is 4.*0 to 3"),
         (CLASSES | {"labels": np.array([-1, 0, 1])}, r"labels\[0\] is -1"),
         (CLASSES | {"labels": np.array([0.0, 1, 1])}, "labels has shape .* dtype float64"),
         (CLASSES | {"labels": np.array([0, 1])}, "labels has 2 entries"),
