@@ -202,7 +202,7 @@ def reference_sat(folder, thresholds):
     import numpy as np
     import torch
 
-    from sat_peft.benchmark.reference import import_checkout
+    from benchmark.reference import import_checkout
 
     evaluator = import_checkout(folder, "evaluator", {"Model": {}, "Model.SAT": {}, "DataLoader": {}})
     arguments = SimpleNamespace(evaluate=True, tencrop=False, root="CUB_200_2011", crop_size=224, save_img_flag=False)
@@ -244,7 +244,7 @@ def reference_wsol(folder, thresholds, multi):
     """wsolevaluation's BoxEvaluator. Accuracy at IoU 0.3, 0.5 and 0.7 per threshold."""
     import numpy as np
 
-    from sat_peft.benchmark.reference import import_checkout
+    from benchmark.reference import import_checkout
 
     # The code is older than numpy 1.24, which removed these names of Python's own types.
     for name, kind in (("float", float), ("int", int)):

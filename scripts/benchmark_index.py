@@ -67,7 +67,7 @@ def walk(root: Path) -> int:
 
 def main() -> None:
     arguments = parse_arguments()
-    from sat_peft.benchmark.measure import MemoryPeak
+    from benchmark.measure import MemoryPeak
     from sat_peft.data.sources import load_source
 
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="benchmark_index-") as folder:

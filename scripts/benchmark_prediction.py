@@ -43,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def write_images(folder: Path, count: int, image_size: int) -> None:
-    from sat_peft.benchmark.images import write_scenes
+    from benchmark.images import write_scenes
 
     paths = [folder / f"{number % 100:02}" / f"{number}.jpg" for number in range(count)]
     write_scenes(paths, image_size=image_size, distinct=DISTINCT_IMAGES)
@@ -125,7 +125,7 @@ def report_throughput(arguments: argparse.Namespace, work: Path) -> None:
 
 def measure_memory(arguments: argparse.Namespace, folder: Path) -> int:
     """Bytes by which this process grows at most while it predicts the images of `folder`."""
-    from sat_peft.benchmark.measure import MemoryPeak
+    from benchmark.measure import MemoryPeak
 
     _, run = prepare(arguments)
     with tempfile.TemporaryDirectory() as output, MemoryPeak() as memory:

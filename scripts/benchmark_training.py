@@ -74,7 +74,7 @@ def prepare(arguments: argparse.Namespace) -> dict:
 def workload_of(arguments: argparse.Namespace):
     import torch
 
-    from sat_peft.benchmark.regimes import Workload
+    from benchmark.regimes import Workload
 
     given = {field.name: getattr(arguments, field.name) for field in fields(Workload) if hasattr(arguments, field.name)}
     return Workload(**given, device="cuda" if torch.cuda.is_available() else "cpu")
@@ -82,8 +82,8 @@ def workload_of(arguments: argparse.Namespace):
 
 def regimes_of(arguments: argparse.Namespace) -> dict:
     """The regimes that are asked for, by name, with the reference first where it is given."""
-    from sat_peft.benchmark.reference import build_reference, find_architecture
-    from sat_peft.benchmark.regimes import REGIMES, Regime
+    from benchmark.reference import build_reference, find_architecture
+    from benchmark.regimes import REGIMES, Regime
     from sat_peft.errors import unknown_choice
 
     names = list(REGIMES) if arguments.regimes is None else arguments.regimes
@@ -107,9 +107,9 @@ def synchronize() -> None:
 
 def measure_time(arguments: argparse.Namespace, regimes: dict) -> tuple[dict, dict[str, float]]:
     """Times by regime; and how far the maps of those that compute what the paper does are from the reference's."""
-    from sat_peft.benchmark.measure import take_turns
-    from sat_peft.benchmark.reference import MAP_TOLERANCE, largest_difference, take_weights
-    from sat_peft.benchmark.regimes import PLAIN
+    from benchmark.measure import take_turns
+    from benchmark.reference import MAP_TOLERANCE, largest_difference, take_weights
+    from benchmark.regimes import PLAIN
 
     workload = workload_of(arguments)
     contestants = {name: regime.build(workload) for name, regime in regimes.items()}
@@ -132,7 +132,7 @@ def measure_memory(arguments: argparse.Namespace) -> int:
     """Bytes that a training under one regime takes above the level after imports, in this process."""
     import torch
 
-    from sat_peft.benchmark.measure import MemoryPeak
+    from benchmark.measure import MemoryPeak
 
     prepare(arguments)
     regime = regimes_of(arguments)[arguments.measure_memory]
@@ -197,7 +197,7 @@ def print_comparison(found: dict) -> None:
 
 def grow(arguments: argparse.Namespace) -> dict:
     """Cost over size on every axis, with the exponent."""
-    from sat_peft.benchmark.growth import BATCH_SIZE, REGIMES_THAT_GROW, axes, measure_axis, measure_image_counts
+    from benchmark.growth import BATCH_SIZE, REGIMES_THAT_GROW, axes, measure_axis, measure_image_counts
 
     workload = replace(workload_of(arguments), batch_size=BATCH_SIZE)
     settings = prepare(arguments) | asdict(workload) | {"steps": arguments.steps}
@@ -232,7 +232,7 @@ def main() -> None:
             print(json.dumps(measure_memory(arguments)))
             return
         if arguments.measure_images is not None:
-            from sat_peft.benchmark.growth import measure_images
+            from benchmark.growth import measure_images
 
             prepare(arguments)
             print(json.dumps(measure_images(arguments.measure_images)))

@@ -17,7 +17,7 @@ import tyro
 @dataclass(frozen=True)
 class Config:
     format: str
-    """A name of `sat_peft.data.scenes.export.WRITERS`: folder, imagefolder, coco, voc, yolo, hub, parquet, …"""
+    """A name of `scene_writers.WRITERS`: folder, imagefolder, coco, voc, yolo, hub, parquet, …"""
     output: Path
     """The new folder."""
     scenes_per_class: int = 10
@@ -32,7 +32,7 @@ class Config:
 
 def main(config: Config) -> None:
     # The heavy imports wait until the options are read.
-    from sat_peft.data.scenes.export import export_scenes
+    from scene_writers import export_scenes
 
     export_scenes(
         config.output,

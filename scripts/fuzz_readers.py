@@ -55,7 +55,7 @@ def _exported(layout: str) -> Callable[[Path], None]:
     """PartScenes in a layout, with two classes."""
 
     def make(root: Path) -> None:
-        from sat_peft.data.scenes.export import export_scenes
+        from scene_writers import export_scenes
 
         root.rmdir()
         export_scenes(root, layout, scenes_per_class=2, num_classes=2, image_size=32, splits=("train", "test"))

@@ -22,10 +22,10 @@ from types import ModuleType
 
 import tyro
 
+from miniature import EXPERIMENTS, write_page
 from sat_peft.command_line import run
 from sat_peft.data.splits import load_splits
 from sat_peft.errors import unknown_choice
-from sat_peft.miniature import EXPERIMENTS, write_page
 from sat_peft.presets import PART_SCENES, PRESETS
 from sat_peft.sweep import run_cells
 

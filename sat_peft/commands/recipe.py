@@ -10,7 +10,7 @@ parameters.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import tyro
@@ -41,5 +41,6 @@ def main(config: Config) -> None:
     if copy.exists():
         raise UsageError(f"{str(copy)!r} is there already and is not replaced. Name another folder, or move it away.")
     config.folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(copy, files("sat_peft").joinpath("recipes", copy.name).read_text(encoding="utf-8"))
+    recipe = Path(find_spec(f"sat_peft.recipes.{config.name}").origin)
+    write_text_atomic(copy, recipe.read_text(encoding="utf-8"))
     print(f"Written to {copy}\n\nThe copy is yours to change. Launch it with:\n  accelerate launch {copy}")

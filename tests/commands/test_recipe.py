@@ -1,9 +1,7 @@
-"""Copies of the training recipes: the same file, never over another, refused by name; and what a wheel holds."""
+"""Copies of the training recipes: the same file, never over another, refused by name."""
 
-import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -59,29 +57,3 @@ def test_unknown_names_suggest_close_ones_and_write_nothing(name, tmp_path):
     with pytest.raises(UsageError, match="Did you mean 'few_shot'"):
         copy_recipe(Config(name, tmp_path / "new"))
     assert not (tmp_path / "new").exists()
-
-
-@pytest.mark.slow
-def test_wheel_holds_the_recipes_and_the_command(tmp_path):
-    pytest.importorskip("setuptools", reason="builds a wheel without isolation, which needs setuptools")
-    source = tmp_path / "source"
-    # Building writes beside the sources.
-    source.mkdir()
-    for name in ("sat_peft", "recipes"):
-        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", tmp_path]
-    done = subprocess.run([*build, source], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    [wheel] = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        for name in RECIPES:
-            recipe = archive.read(f"sat_peft/recipes/{name}.py")
-            assert recipe == (ROOT / "recipes" / f"{name}.py").read_bytes()
-        shipped = [path for path in (ROOT / "recipes" / "accelerate").iterdir() if path.suffix in (".yaml", ".md")]
-        assert shipped
-        for path in shipped:
-            assert archive.read(f"sat_peft/recipes/accelerate/{path.name}") == path.read_bytes()
-        [points] = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
-        assert b"sat-peft = sat_peft.commands.console:main" in archive.read(points)

@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from sat_peft.commands import evaluate
-from sat_peft.data.scenes.export import export_scenes
 from sat_peft.errors import UsageError
+from scene_writers import export_scenes
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from miniature import EXPERIMENTS
 from sat_peft.command_line import parse
-from sat_peft.miniature import EXPERIMENTS
 from sat_peft.presets import PRESETS
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "reproduce.py"))

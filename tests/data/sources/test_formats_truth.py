@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sat_peft.data.scenes import part_scenes
-from sat_peft.data.scenes.export import export_scenes
 from sat_peft.data.sources import Problems, load_source
+from scene_writers import export_scenes
 
 CLASSES, SCENES, SIZE = 3, 2, 32
 SPLITS = ("train", "validation", "test")

@@ -7,10 +7,10 @@ import pytest
 
 from sat_peft.data.decoding import decode_mask
 from sat_peft.data.scenes import part_scenes
-from sat_peft.data.scenes.export import export_scenes
 from sat_peft.data.sources import Problems, load_source
 from sat_peft.data.sources.registry import detect_source
 from sat_peft.errors import UsageError
+from scene_writers import export_scenes
 
 CLASSES, SCENES, SIZE = 3, 2, 32
 ALL = ("train", "validation", "test")

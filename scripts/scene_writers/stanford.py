@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from sat_peft.data.box_formats import from_xyxy
-from sat_peft.data.scenes.export.exported_scene import ExportedScene
-from sat_peft.data.scenes.export.ilsvrc import wnid, write_annotation_xml
+from scene_writers.exported_scene import ExportedScene
+from scene_writers.ilsvrc import wnid, write_annotation_xml
 
 
 def _cells(values: list[str], shape: tuple[int, int]) -> np.ndarray:

@@ -11,7 +11,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Sequence
 from PIL import Image as PilImage
 
 from sat_peft.data.box_formats import from_xyxy
-from sat_peft.data.scenes.export.exported_scene import ExportedScene
+from scene_writers.exported_scene import ExportedScene
 
 _BOX = Sequence(Value("float32"), length=4)
 

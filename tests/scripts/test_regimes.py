@@ -4,7 +4,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from sat_peft.benchmark.regimes import PLAIN, REGIMES, Workload
+from benchmark.regimes import PLAIN, REGIMES, Workload
 
 WORKLOAD = Workload("test_vit", image_size=32, num_classes=3, batch_size=2, num_spatial_blocks=2)
 DEPTH = 6

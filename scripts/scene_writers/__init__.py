@@ -14,15 +14,15 @@ from pathlib import Path
 
 from sat_peft.data.scenes.catalogue import CLASS_SETS
 from sat_peft.data.scenes.dataset import SPLITS, scene_seed
-from sat_peft.data.scenes.export.coco import write_coco
-from sat_peft.data.scenes.export.exported_scene import ExportedScene
-from sat_peft.data.scenes.export.folder import write_folder, write_imagefolder
-from sat_peft.data.scenes.export.hub import write_parquet, write_saved_to_disk
-from sat_peft.data.scenes.export.research import RESEARCH_WRITERS
-from sat_peft.data.scenes.export.voc import write_voc
-from sat_peft.data.scenes.export.yolo import write_yolo
 from sat_peft.data.scenes.render import render_scene
 from sat_peft.errors import UsageError, unknown_choice
+from scene_writers.coco import write_coco
+from scene_writers.exported_scene import ExportedScene
+from scene_writers.folder import write_folder, write_imagefolder
+from scene_writers.hub import write_parquet, write_saved_to_disk
+from scene_writers.research import RESEARCH_WRITERS
+from scene_writers.voc import write_voc
+from scene_writers.yolo import write_yolo
 
 WRITERS: dict[str, Callable] = {
     "folder": write_folder,

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sat_peft.benchmark.reference import ARCHITECTURES, build_reference, import_model_code, largest_difference
-from sat_peft.benchmark.regimes import DROP_PATH, Workload
+from benchmark.reference import ARCHITECTURES, build_reference, import_model_code, largest_difference
+from benchmark.regimes import DROP_PATH, Workload
 from sat_peft.errors import UsageError
 from sat_peft.tuner.output import SatOutput
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sat_peft.data.box_formats import from_xyxy
-from sat_peft.data.scenes.export.cub import class_folder, write_lines
-from sat_peft.data.scenes.export.exported_scene import ExportedScene
-from sat_peft.data.scenes.export.ilsvrc import corners, wnid
+from scene_writers.cub import class_folder, write_lines
+from scene_writers.exported_scene import ExportedScene
+from scene_writers.ilsvrc import corners, wnid
 
 
 def _height_width(scene: ExportedScene) -> str:

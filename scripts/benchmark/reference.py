@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sat_peft.benchmark.regimes import AREA_TARGET, DROP_PATH, LEARNING_RATE, WEIGHT_DECAY, Contestant, Workload
+from benchmark.regimes import AREA_TARGET, DROP_PATH, LEARNING_RATE, WEIGHT_DECAY, Contestant, Workload
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.tuner import load_reference_weights
 

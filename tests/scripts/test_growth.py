@@ -2,7 +2,7 @@
 
 import pytest
 
-from sat_peft.benchmark.growth import (
+from benchmark.growth import (
     Axis,
     axes,
     count_backbone_parameters,
@@ -11,7 +11,7 @@ from sat_peft.benchmark.growth import (
     measure_images,
     write_images,
 )
-from sat_peft.benchmark.regimes import Workload
+from benchmark.regimes import Workload
 from sat_peft.data.sources import load_source
 
 WORKLOAD = Workload("test_vit", image_size=32, num_classes=3, batch_size=2, num_spatial_blocks=2)

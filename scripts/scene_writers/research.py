@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sat_peft.data.scenes.export.cub import write_cub
-from sat_peft.data.scenes.export.fgvc_aircraft import write_fgvc_aircraft
-from sat_peft.data.scenes.export.ilsvrc import write_ilsvrc
-from sat_peft.data.scenes.export.sat_lists import write_sat_birds, write_sat_cars, write_sat_imagenet
-from sat_peft.data.scenes.export.stanford import (
+from scene_writers.cub import write_cub
+from scene_writers.fgvc_aircraft import write_fgvc_aircraft
+from scene_writers.ilsvrc import write_ilsvrc
+from scene_writers.sat_lists import write_sat_birds, write_sat_cars, write_sat_imagenet
+from scene_writers.stanford import (
     write_stanford_cars,
     write_stanford_cars_one_file,
     write_stanford_dogs,
 )
-from sat_peft.data.scenes.export.wsolevaluation import write_openimages30k, write_wsol_metadata
+from scene_writers.wsolevaluation import write_openimages30k, write_wsol_metadata
 
 RESEARCH_WRITERS: dict[str, Callable] = {
     "cub": write_cub,

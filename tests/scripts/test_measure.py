@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from sat_peft.benchmark.measure import MemoryPeak, Times, exponent, take_turns
+from benchmark.measure import MemoryPeak, Times, exponent, take_turns
 from sat_peft.errors import UsageError
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sat_peft.data.box_formats import from_xyxy
-from sat_peft.data.scenes.export.exported_scene import ExportedScene
+from scene_writers.exported_scene import ExportedScene
 
 SPLIT_NAMES = {"train": "train2017", "validation": "val2017", "test": "test2017"}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 
 from sat_peft.data.box_formats import from_xyxy
-from sat_peft.data.scenes.export.exported_scene import ExportedScene
+from scene_writers.exported_scene import ExportedScene
 
 SPLIT_NAMES = {"train": "train", "validation": "val", "test": "test"}
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sat_peft.data.box_formats import from_xyxy
-from sat_peft.data.scenes.export.cub import write_lines
-from sat_peft.data.scenes.export.exported_scene import ExportedScene
+from scene_writers.cub import write_lines
+from scene_writers.exported_scene import ExportedScene
 
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from sat_peft.miniature import EXPERIMENTS, write_page
+from miniature import EXPERIMENTS, write_page
 from sat_peft.regimes import DEFAULT_REGIME, REGIMES
 
 

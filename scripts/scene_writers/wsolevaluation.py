@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sat_peft.data.scenes.export.cub import class_folder, write_lines
-from sat_peft.data.scenes.export.exported_scene import ExportedScene
+from scene_writers.cub import class_folder, write_lines
+from scene_writers.exported_scene import ExportedScene
 
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 _FILES = ("image_ids", "class_labels", "localization", "image_sizes")

@@ -8,8 +8,8 @@ from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 
 import numpy as np
 
-from sat_peft.data.scenes.export.cub import write_lines
-from sat_peft.data.scenes.export.exported_scene import ExportedScene
+from scene_writers.cub import write_lines
+from scene_writers.exported_scene import ExportedScene
 
 
 def wnid(label: int) -> str:

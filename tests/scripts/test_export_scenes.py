@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sat_peft.data.scenes import export
-from sat_peft.data.scenes.export import WRITERS, export_scenes
+import scene_writers as export
 from sat_peft.errors import UsageError
+from scene_writers import WRITERS, export_scenes
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sat_peft.data.box_formats import from_xyxy
-from sat_peft.data.scenes.export.exported_scene import ExportedScene
+from scene_writers.exported_scene import ExportedScene
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

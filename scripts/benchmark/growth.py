@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 
+from benchmark.images import write_scenes
+from benchmark.measure import MemoryPeak, exponent, take_turns
+from benchmark.regimes import REGIMES, Workload
 from sat_peft.backbones import DataConfig
-from sat_peft.benchmark.images import write_scenes
-from sat_peft.benchmark.measure import MemoryPeak, exponent, take_turns
-from sat_peft.benchmark.regimes import REGIMES, Workload
 from sat_peft.data.loaders import build_evaluation_loader
 from sat_peft.data.scenes import NOVEL_CLASSES
 from sat_peft.data.sources import load_source
