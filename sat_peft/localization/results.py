@@ -43,7 +43,7 @@ class LocalizationResult:
         per_image: arrays with a row per image, at the threshold: "image_id" (-1 where none was given), "iou",
             "box" (N, 4) xyxy in evaluation pixels, "correct", and with logits "top1_correct" and "top5_correct"
             (class right and box right).
-        confidence_intervals: figure -> (low, high) from the bootstrap over images; empty without one. The threshold of
+        confidence_intervals: figure -> [low, high] from the bootstrap over images; empty without one. The threshold of
             the summary is held fixed; "max_box_acc" and "max_box_acc_v2" find their best in every resample.
     """
 
@@ -54,19 +54,11 @@ class LocalizationResult:
     summary: dict[str, float | None]
     per_threshold: dict[str, list]
     per_image: dict[str, np.ndarray] = field(repr=False)
-    confidence_intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    confidence_intervals: dict[str, list[float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict:
         """Everything but the images, ready for JSON."""
-        return {
-            "protocol": self.protocol,
-            "threshold": self.threshold,
-            "threshold_source": self.threshold_source,
-            "num_images": self.num_images,
-            "summary": self.summary,
-            "per_threshold": self.per_threshold,
-            "confidence_intervals": {name: list(pair) for name, pair in self.confidence_intervals.items()},
-        }
+        return {name: value for name, value in vars(self).items() if name != "per_image"}
 
 
 def outcome_bits(iou: np.ndarray) -> np.ndarray:
@@ -170,7 +162,7 @@ def _percent(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return 100.0 * (weights @ rows.astype(weights.dtype)).astype(np.float64) / rows.shape[0]
 
 
-def _bootstrap(figures, count: int, resamples: int, confidence: float, seed: int) -> dict[str, tuple[float, float]]:
+def _bootstrap(figures, count: int, resamples: int, confidence: float, seed: int) -> dict[str, list[float]]:
     """Percentile intervals: the images are drawn with replacement, `resamples` times."""
     generator = np.random.default_rng(seed)
     drawn: list[dict[str, np.ndarray]] = []
@@ -184,5 +176,5 @@ def _bootstrap(figures, count: int, resamples: int, confidence: float, seed: int
     for name in drawn[0]:
         # A resample may hold no object pixel, which leaves PxAP undefined there.
         low, high = np.nanpercentile(np.concatenate([chunk[name] for chunk in drawn]), [tail, 100 - tail])
-        intervals[name] = (float(low), float(high))
+        intervals[name] = [float(low), float(high)]
     return intervals

@@ -86,17 +86,16 @@ def _fixed(value=None, protocol=None, dataset=None) -> ThresholdChoice:
 
 
 def _validation(scores, metric=DEFAULT_METRIC) -> ThresholdChoice:
-    value, _ = best_threshold(_per_threshold(scores), metric=metric)
-    return ThresholdChoice(value, f"validation: best {metric} on images that are not the test set")
+    return _best(scores, metric, f"validation: best {metric} on images that are not the test set")
 
 
 def _oracle(scores, metric=DEFAULT_METRIC) -> ThresholdChoice:
-    value, _ = best_threshold(_per_threshold(scores), metric=metric)
-    return ThresholdChoice(value, f"oracle: best {metric}, chosen on the test set itself")
+    return _best(scores, metric, f"oracle: best {metric}, chosen on the test set itself")
 
 
-def _per_threshold(scores) -> Mapping[str, list]:
-    return scores if isinstance(scores, Mapping) else scores.per_threshold
+def _best(scores, metric: str, source: str) -> ThresholdChoice:
+    curves = scores if isinstance(scores, Mapping) else scores.per_threshold
+    return ThresholdChoice(best_threshold(curves, metric=metric)[0], source)
 
 
 def unsupervised_threshold(maps, protocol, image_sizes=None) -> ThresholdChoice:

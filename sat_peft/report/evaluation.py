@@ -52,14 +52,6 @@ def image_record(method: str, evaluation: Evaluation, position: int, image_id: s
     return found | identity | {"label_rank": image.label_rank, "true_boxes": image.boxes.tolist()}
 
 
-def image_records(method: str, evaluation: Evaluation, image_ids: Sequence[str], labels: Sequence[str]) -> list[dict]:
-    """`image_record` of every image; `image_ids` and `labels` are those of all rows of the data set."""
-    return [
-        image_record(method, evaluation, position, image_ids[image.index], labels[image.index])
-        for position, image in enumerate(evaluation.images)
-    ]
-
-
 def evaluation_contents(about: Mapping, measurement: TrainedMeasurement) -> tuple[dict, dict, dict]:
     """`results`, `curves` and `records` as `write_evaluation` takes them; `about` are settings, told without paths."""
     protocols, curves, records = {}, {}, {}
@@ -74,8 +66,11 @@ def evaluation_contents(about: Mapping, measurement: TrainedMeasurement) -> tupl
             "methods": {method: each.entry() for method, each in one.methods.items()},
         }
         curves[name] = {method: each.result.per_threshold for method, each in evaluations.items()}
-        images = measurement.image_ids, measurement.labels
-        records[name] = [row for method, each in evaluations.items() for row in image_records(method, each, *images)]
+        records[name] = [
+            image_record(method, each, position, measurement.image_ids[image.index], measurement.labels[image.index])
+            for method, each in evaluations.items()
+            for position, image in enumerate(each.images)
+        ]
     counts = {
         "num_images": len(measurement.image_ids),
         "num_classes": measurement.num_classes,
