@@ -151,6 +151,7 @@ def run(main: Callable[[Any], int | None], options: Callable[[], Any], *, interr
     Returns:
         What `main` returns: the exit status, or None.
     """
+    settings = None
     try:
         settings = options()
         heed_sigterm()
@@ -164,7 +165,8 @@ def run(main: Callable[[Any], int | None], options: Callable[[], Any], *, interr
         sys.exit(128 + signal.SIGTERM if isinstance(error, Terminated) else 1)
     except Exception as error:  # libraries tell of a full disk by errors of their own
         if is_disk_full(error):
-            what = f"no space is left for {full_place(error)}. Free some space and give the same command again"
+            place = full_place(error, getattr(settings, "output", None))
+            what = f"no space is left for {place}. Free some space and give the same command again"
         elif isinstance(error, OSError) and error.errno in _REFUSED:
             what = (
                 f"the system refuses {error.filename or 'a file'!r} ({error.strerror}). Name another place, or correct "

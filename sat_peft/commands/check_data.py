@@ -40,12 +40,13 @@ def main(config: Config) -> int:
     # The heavy imports wait until the options are read, so that --help and a mistyped option answer at once.
     from sat_peft.data.check import SKIPPED_KINDS, check_data
     from sat_peft.data.sources import load_source
-    from sat_peft.files.outputs import check_writable, write_json_atomic
+    from sat_peft.files.outputs import check_writable, remove, write_json_atomic
     from sat_peft.report.data_check import data_check_text, draw_contact_sheet
 
     output = config.output or Path("runs", f"check_data-{datetime.now():%Y%m%d-%H%M%S}")
     check_writable(output)
-    if any((output / name).exists() for name in FILES) and not config.overwrite:
+    report, sheet = (output / name for name in FILES)
+    if report.exists() and not config.overwrite:
         raise UsageError(
             f"the folder {str(output)!r} holds a report. Name another with --output, or replace it with --overwrite."
         )
@@ -64,11 +65,14 @@ def main(config: Config) -> int:
         test_fraction=options.test_fraction,
         progress=True,
     )
-    output.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(output / "report.json", {"options": asdict(options), **check.summary()})
     print(data_check_text(check))
-    print(f"\nAll findings: {output / 'report.json'}")
+    output.mkdir(parents=True, exist_ok=True)
+    # The mark of a whole report goes first and comes last.
+    for file in (report, sheet):
+        remove(file)
     if check.splits:
-        draw_contact_sheet(output / "contact_sheet.png", check)
-        print(f"Look at the boxes: {output / 'contact_sheet.png'}")
+        draw_contact_sheet(sheet, check)
+        print(f"\nLook at the boxes: {sheet}")
+    write_json_atomic(report, {"options": asdict(options), **check.summary()})
+    print(f"\nAll findings: {report}")
     return 0 if check.ok else 1

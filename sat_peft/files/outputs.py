@@ -47,6 +47,11 @@ def atomic_replacement(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        # Of a write that found no space, the system does not tell to which file.
+        if error.errno is not None:
+            error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -247,6 +247,19 @@ def test_script_writes_a_report_and_its_status_says_whether_training_may_start(r
     assert run_script(monkeypatch, capsys, *arguments, "--skip-bad")[0] == 0
 
 
+def test_a_report_for_which_there_was_no_space_is_written_by_the_same_command(root, tmp_path, monkeypatch, capsys):
+    def full(path, value):
+        raise OSError(28, "No space left on device", str(path))
+
+    arguments = ("--data", root, "--output", tmp_path / "report")
+    with monkeypatch.context() as context:
+        context.setattr("sat_peft.files.outputs.write_json_atomic", full)
+        status, text = run_script(monkeypatch, capsys, *arguments)
+    assert status == 2
+    assert f"no space is left for '{tmp_path / 'report' / 'report.json'}'" in text
+    assert run_script(monkeypatch, capsys, *arguments)[0] == 0
+
+
 def test_script_refuses_data_that_does_not_exist(tmp_path, monkeypatch, capsys):
     status, text = run_script(monkeypatch, capsys, "--data", tmp_path / "nowhere", "--output", tmp_path / "report")
     assert status == 2

@@ -14,6 +14,7 @@ from sat_peft.files.outputs import (
     FolderLock,
     check_unlocked,
     check_writable,
+    full_place,
     is_disk_full,
     remove,
     remove_unfinished,
@@ -96,6 +97,17 @@ def test_a_full_disk_is_known_by_whatever_library_tells_it(error):
     outer.__cause__ = error
     assert is_disk_full(outer)
     assert not is_disk_full(OSError(errno.EACCES, "no"))
+
+
+def test_a_file_for_which_no_space_is_left_is_named(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=str(tmp_path / "a.json")) as caught:
+        write_json_atomic(tmp_path / "a.json", {})
+    assert full_place(caught.value) == repr(str(tmp_path / "a.json"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_links_are_removed_and_replaced_and_never_followed(tmp_path):

@@ -9,7 +9,7 @@ import stat
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -19,8 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from datasets import Dataset
+import pyarrow.compute
+from datasets import Dataset, config
 from datasets.arrow_writer import ArrowWriter
+from huggingface_hub.constants import HF_HUB_CACHE
 
 from sat_peft.data.box_formats import seem_relative
 from sat_peft.data.decoding import decode_image, decode_masks, outside_problem
@@ -35,6 +37,8 @@ _TEMPORARY = "sat_peft-rows-"
 _ORPHAN_SECONDS = 3600
 _LARGEST_PIXEL = 1e7
 _ADD = "Add it, or remove its entry."
+_OUTSIDE = "lies outside of the data's folder"
+_ALLOW = "Copy it into the folder, or take --allow-outside."
 # What boxes in pixels are whose numbers are none, and the fix.
 SHARES_AS_PIXELS = (
     "lies in the first pixel of its image: its numbers seem to be shares of the image's sides, from 0 to 1.",
@@ -96,9 +100,9 @@ def _place(record: Record) -> str:
     return f"{record.where} ({record.image_id})" if record.where else record.image_id
 
 
-def _inside(records: Iterator[Record], folders: Sequence[Path], problems: Problems) -> Iterator[Record]:
-    """The records whose files lie below one of `folders`, wherever links and `..` lead: a data set that somebody else
-    made must not carry pictures of this machine into a report.
+def _is_inside(folders: Sequence[Path]) -> Callable[[Path], bool]:
+    """Whether a path lies below one of `folders`, wherever links and `..` lead: a data set that somebody else made must
+    not carry pictures of this machine into a report.
     """
     homes = tuple(os.path.join(os.path.realpath(folder), "") for folder in folders)
     real_folder = cache(os.path.realpath)
@@ -110,13 +114,34 @@ def _inside(records: Iterator[Record], folders: Sequence[Path], problems: Proble
             real = os.path.realpath(real)
         return real.startswith(homes)
 
+    return is_inside
+
+
+def _inside(records: Iterator[Record], folders: Sequence[Path], problems: Problems) -> Iterator[Record]:
+    """The records all of whose files lie below one of `folders`."""
+    is_inside = _is_inside(folders)
     for record in records:
         foreign = next((path for path in (record.image, *record.masks, *record.ignore) if not is_inside(path)), None)
         if foreign is None:
             yield record
         else:
-            what = f"{shown_path(foreign)} lies outside of the data's folder {shown_path(folders[0])}."
-            problems.add(record.where or record.image_id, what, "Copy it into the folder, or take --allow-outside.")
+            what = f"{shown_path(foreign)} {_OUTSIDE} {shown_path(folders[0])}."
+            problems.add(record.where or record.image_id, what, _ALLOW)
+
+
+def check_rows_inside(rows: Dataset, folder: Path | None, where: str) -> None:
+    """Raises `UsageError` if images of rows that are no `SourceSplit` are files outside of `folder` and of the caches
+    of `datasets`, which unpacks there what it loads.
+    """
+    caches = (config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, config.EXTRACTED_DATASETS_PATH, HF_HUB_CACHE)
+    is_inside = _is_inside([*([folder] if folder else ()), *map(Path, caches)])
+    for name in ("image", "mask"):
+        for cells in rows.data.column(name).chunks if name in rows.features else ():
+            paths, encoded = cells.field("path"), cells.field("bytes")
+            for path in paths.filter(pyarrow.compute.is_null(encoded)).drop_null().to_pylist():
+                if not is_inside(Path(path)):
+                    home = f" {shown_path(folder)}" if folder else ""
+                    raise UsageError(f"{where}: {shown_path(path)} {_OUTSIDE}{home}. {_ALLOW}")
 
 
 def _file_problem(record: Record) -> tuple[str | Path, str, str] | None:

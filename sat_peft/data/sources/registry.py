@@ -13,7 +13,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from sat_peft.data.sources.build import build_dataset
+from sat_peft.data.sources.build import build_dataset, check_rows_inside
 from sat_peft.data.sources.records import Problems, SourceSplit
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.files import is_folder
@@ -147,8 +147,10 @@ def load_source(
     found = source.read(folder, split, problems, **implied, **options)
     if found is None and split == "train":
         raise UsageError(f"{source.name}: the data has no train split. {source.layout}")
+    where = f"{source.name}, split {split!r}"
     if not isinstance(found, SourceSplit):
+        if found is not None and not allow_outside:
+            check_rows_inside(found, folder, where)
         return found
     inside = () if allow_outside else (folder, *(folder.parent / name for name in source.beside))
-    where = f"{source.name}, split {split!r}"
     return build_dataset(found, problems, where=where, layout=source.layout, inside=inside)

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as parquet
 import pytest
+from datasets import ClassLabel, Dataset, Features, Image, Value
 from official_folders import write_image, write_text
 
 from sat_peft.data.sources import Problems, load_source
@@ -52,3 +54,18 @@ def test_links_within_the_data_are_fine(tmp_path):
     (tmp_path / "data" / "train" / "cat" / "0.jpg").symlink_to(store)
     (tmp_path / "link").symlink_to(tmp_path / "data")
     assert len(load_source("folder", "train", root=tmp_path / "link")) == 2
+
+
+@pytest.mark.parametrize("encoded", [True, False])
+def test_rows_of_datasets_are_held_to_it_too(encoded, secret, tmp_path):
+    root, safe = tmp_path / "data", write_image(tmp_path / "data" / "0.jpg")
+    images, kind, options = ["0.jpg", "../private/secret.jpg"], Value("string"), {"image_column": "image"}
+    if encoded:
+        images, kind, options = [{"bytes": safe.read_bytes()}, {"bytes": None, "path": str(secret)}], Image(), {}
+    rows = {"image": images, "label": [0, 1]}
+    made = Dataset.from_dict(rows, Features(image=kind, label=ClassLabel(names=["cat", "dog"])))
+    # By hand, since `datasets` would put the image itself into the file.
+    parquet.write_table(made.data.table, root / "train.parquet")
+    with pytest.raises(UsageError, match=r"secret.jpg lies outside of the data's folder.*--allow-outside"):
+        load_source("hub", "train", root=root, **options)
+    assert len(load_source("hub", "train", root=root, allow_outside=True, **options)) == 2
