@@ -75,8 +75,7 @@ def _sat_config(options: ModelOptions, backbone: nn.Module, class_names: list[st
         # Cached tokens are those of a deterministic pass.
         drop_path_in_frozen_blocks=not cached,
         token_init=options.token_init or default_init,
-        r=options.lora_rank,
-        lora_alpha=options.lora_rank,
+        **({"r": options.lora_rank, "lora_alpha": options.lora_rank} if options.tune == "lora" else {}),
         target_modules=list(options.lora_targets) or None,
         use_dora=options.use_dora,
         class_names=class_names,

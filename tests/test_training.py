@@ -45,7 +45,7 @@ def test_weight_decay_spares_biases_norms_and_frozen_parameters_are_left_out():
 @pytest.mark.parametrize("tune", ["none", "lora", "full"])
 def test_groups_of_a_sat_model(tune):
     vit = timm.create_model("test_vit", num_classes=0, img_size=32)
-    model = get_peft_model(vit, SatConfig(num_classes=3, num_spatial_blocks=1, tune=tune, r=2))
+    model = get_peft_model(vit, SatConfig(num_classes=3, num_spatial_blocks=1, tune=tune))
     groups = names_by_decay(model, 0.05)
     decayed, spared = groups[0.05], groups[0.0]
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -34,6 +34,8 @@ GEOMETRY = ("class", "depth", "embed_dim", "num_prefix_tokens", "patch_size")
 # Not part of the features that SAT reads (heads), or changing with the image size alone (position embedding).
 NOT_FINGERPRINTED = ("head.", "head_dist.", "attn_pool.", "pos_embed")
 FINGERPRINT_SAMPLES = 64
+# In these types the weights of a float32 model have the fingerprint that they have there: see `comparable_fingerprint`.
+COMPARABLE_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 # Parts of timm's models that act after the blocks.
 AFTER_BLOCKS = ("norm", "fc_norm", "attn_pool", "head_drop", "head", "head_dist")
 
@@ -152,7 +154,7 @@ def describe_backbone(vit: nn.Module) -> dict:
         "mean": list(cfg["mean"]) if cfg.get("mean") else None,
         "std": list(cfg["std"]) if cfg.get("std") else None,
         "interpolation": cfg.get("interpolation"),
-        "fingerprint": weight_fingerprint(vit),
+        "fingerprint": comparable_fingerprint(vit),
     }
 
 
@@ -161,7 +163,7 @@ def weight_fingerprint(vit: nn.Module) -> str | None:
     """SHA-256 over names, shapes and a fixed sample of the base weights; `None` on the meta device.
 
     At most 64 evenly spaced values per parameter are read, rounded to bfloat16, so that the same weights have the same
-    fingerprint in every floating-point precision. Classifier and position embedding are left out: SAT does not use the
+    fingerprint in float64, float32 and bfloat16. Classifier and position embedding are left out: SAT does not use the
     one, and the other changes with the image size.
     """
     digest, samples = hashlib.sha256(), []
@@ -175,6 +177,15 @@ def weight_fingerprint(vit: nn.Module) -> str | None:
         samples.append(flat[:: max(1, flat.numel() // FINGERPRINT_SAMPLES)][:FINGERPRINT_SAMPLES].to(torch.bfloat16))
     digest.update(torch.cat(samples).view(torch.int16).cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def comparable_fingerprint(vit: nn.Module) -> str | None:
+    """The weight fingerprint, to compare with that of the same weights in another precision; `None` if it would differ.
+
+    So it would for float16, whose rounding before that to bfloat16 shows, and for quantised weights.
+    """
+    exact = all(parameter.dtype in COMPARABLE_DTYPES for _, parameter in base_parameters(vit))
+    return weight_fingerprint(vit) if exact else None
 
 
 def frozen_fingerprint(vit: nn.Module, blocks: int) -> str:

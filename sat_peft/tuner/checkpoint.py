@@ -215,7 +215,7 @@ def _read_config(directory: Path) -> SatConfig:
     peft_type = values.get("peft_type")
     if peft_type != PEFT_TYPE:
         raise UsageError(
-            f"{path} describes an adapter of type {peft_type!r}, not {PEFT_TYPE!r}. Load it with PEFT itself."
+            f"{path} describes an adapter of type {peft_type!r}, not {PEFT_TYPE.value!r}. Load it with PEFT itself."
         )
     check_values(
         path,

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
+from enum import Enum
 from typing import Literal
 
-from peft.tuners.lora import LoraConfig
+from peft import LoraConfig, PeftConfig
 
 from sat_peft.errors import UsageError, unknown_choice
 
-PEFT_TYPE = "SAT"
+
+class SatType(str, Enum):
+    """The method's name as PEFT keeps those of its own methods, whose enum is closed."""
+
+    SAT = "SAT"
+
+
+PEFT_TYPE = SatType.SAT
 TUNE_MODES = ("none", "bias_norm", "lora", "full")
 HEADS = ("conv3x3", "conv1x1", "separable")
 TOKEN_INITS = ("random", "class_token")
 TOKEN_ENTRIES = ("input", "late", "isolated")
+# Fields of LoraConfig that are about all adapters, or are checked by themselves.
+_FOR_EVERY_TUNE = {field.name for field in fields(PeftConfig)} | {"modules_to_save", "bias", "layer_replication"}
 
 
 @dataclass
@@ -124,8 +134,9 @@ class SatConfig(LoraConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        # A plain string: `PeftType` is a closed enum, while the mapping dicts of PEFT look methods up by any key.
         self.peft_type = PEFT_TYPE
+        if self.layers_to_transform is not None and not self.layers_pattern:
+            self.layers_pattern = "blocks"  # where timm's Vision Transformers have them
         _require_positive_integer("num_classes", self.num_classes)
         _require_positive_integer("num_spatial_blocks", self.num_spatial_blocks)
         for name, choices in (
@@ -150,26 +161,29 @@ class SatConfig(LoraConfig):
                     "Give one name per class, in the order of the logits."
                 )
         self._check_without_effect()
+        if self.layer_replication:
+            raise UsageError("layer_replication changes the depth of the backbone and cannot be combined with SAT.")
         if self.bias != "none":
             raise UsageError(
                 f"bias={self.bias!r} trains base parameters in place, so that unload() could not give the base back. "
                 'Use bias="none", and tune="bias_norm" or tune="full" to train biases.'
             )
-        if self.layer_replication:
-            raise UsageError("layer_replication changes the depth of the backbone and cannot be combined with SAT.")
 
     def _check_without_effect(self) -> None:
-        for name, tunes in (
-            ("target_modules", ("lora",)),
-            ("use_dora", ("lora",)),
-            ("num_tuned_blocks", ("bias_norm", "lora", "full")),
-        ):
-            value = getattr(self, name)
-            if value and self.tune not in tunes:
-                choices = " or ".join(f'tune="{tune}"' for tune in tunes)
-                raise UsageError(
-                    f"{name}={value!r} has no effect with tune={self.tune!r}. Use {choices}, or leave {name} out."
-                )
+        if self.tune == "none" and self.num_tuned_blocks:
+            self._refuse("num_tuned_blocks", 'tune="bias_norm" or tune="lora" or tune="full"')
+        # Adapters that were saved with such values are still loaded.
+        if self.tune == "lora" or self.inference_mode:
+            return
+        for each in fields(LoraConfig):
+            default = each.default if each.default_factory is MISSING else each.default_factory()
+            if each.name not in _FOR_EVERY_TUNE and getattr(self, each.name) not in (default, None, [], (), {}, set()):
+                self._refuse(each.name, 'tune="lora"')
+
+    def _refuse(self, name: str, fix: str) -> None:
+        raise UsageError(
+            f"{name}={getattr(self, name)!r} has no effect with tune={self.tune!r}. Use {fix}, or leave {name} out."
+        )
 
     def to_dict(self) -> dict:
         """The configuration as a dictionary; sets become sorted lists, so that saving twice writes the same bytes."""

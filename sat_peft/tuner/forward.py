@@ -77,6 +77,20 @@ def open_record(vit: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]
     return (images.placeholder(vit), *args[1:]), others
 
 
+def refuse_features(vit: nn.Module, method: str, *args, **kwargs):
+    """What stands in for the methods of timm that return tokens between blocks, where the spatial token is one of them.
+
+    Raises:
+        UsageError: while an adapter is active.
+    """
+    if vit.norm.current_adapter is not None and not vit.norm.sat_record.without_token:
+        raise UsageError(
+            f"{method}() would return the spatial token among the patches. Call it inside disable_adapter() for the "
+            "features of the backbone, or take `tokens` and `features` of the model's output."
+        )
+    return getattr(type(vit), method)(vit, *args, **kwargs)
+
+
 def collect_output(vit: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor | None) -> SatOutput | None:
     """Forward hook of the backbone: replaces its logits if an adapter is active. Also runs after a failed forward."""
     exit_layer = vit.norm

@@ -33,6 +33,8 @@ NO_MERGE = (
 class SatLayer(BaseTunerLayer):
     """What the adapter layers of SAT share: one active adapter at a time, and no merging."""
 
+    cast_input_dtype_enabled = True  # PEFT's `disable_input_dtype_casting` sets it; SAT casts where it computes
+
     def _init_state(self, adapter_name: str) -> None:
         self._disable_adapters = False
         self._active_adapter = adapter_name

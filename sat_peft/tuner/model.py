@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -29,7 +30,7 @@ from sat_peft.tuner.backbone import (
 )
 from sat_peft.tuner.block import ORIGINAL_CLASSES, SWAPPED_CLASSES, TUNABLE_OWNERS, SatBlockMixin
 from sat_peft.tuner.config import SatConfig
-from sat_peft.tuner.forward import ForwardRecord, collect_output, open_record
+from sat_peft.tuner.forward import ForwardRecord, collect_output, open_record, refuse_features
 from sat_peft.tuner.frozen import FrozenTokens, tokens_after
 from sat_peft.tuner.layer import (
     NO_MERGE,
@@ -56,6 +57,10 @@ from sat_peft.tuner.scope import (
 )
 
 ENTRY, EXIT = "norm_pre", "norm"
+FEATURE_METHODS = ("forward_intermediates", "get_intermediate_layers")
+# Parts of timm's models that take no part while an adapter is active, and those that may be trained beside one.
+UNREAD = ("head", "head_dist", "head_drop", "attn_pool")
+OUTSIDE = ("patch_embed", "fc_norm")
 # What `_synchronize` sets on attention modules and blocks.
 STATE = ("sat_mode", "sat_token_index", "sat_record", "sat_token_path")
 
@@ -110,6 +115,8 @@ class SatModel(LoraModel):
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args, **kwargs) -> None:
         config = copy.deepcopy(self.peft_config[adapter_name])
         self.peft_config[adapter_name] = config
+        if not adapter_name or "." in adapter_name:
+            raise UsageError(f"adapter name {adapter_name!r} is empty or has a dot. Choose another.")
         if adapter_name in {part for name in model.state_dict() for part in name.split(".")}:
             # PEFT tells the parameters of several adapters apart by this part of their names.
             raise UsageError(f"adapter name {adapter_name!r} is also the name of a part of the model. Choose another.")
@@ -134,13 +141,22 @@ class SatModel(LoraModel):
         return peft_config
 
     def _check_modules_to_save(self, config: SatConfig) -> None:
-        for name, _ in base_modules(self.model):
-            for wanted in config.modules_to_save or ():
-                if name.endswith(wanted) and (name in (ENTRY, EXIT) or name.split(".")[0] == "blocks"):
-                    raise UsageError(
-                        f"modules_to_save={config.modules_to_save!r} would wrap {name}, in which SAT has its own "
-                        'layers. To train whole blocks, use tune="full".'
-                    )
+        names = [name for name, _ in base_modules(self.model) if name]
+        for wanted in config.modules_to_save or ():
+            found = [name for name in names if name.endswith(wanted)]
+            problem = None
+            if inside := [name for name in found if name in (ENTRY, EXIT) or name.split(".")[0] == "blocks"]:
+                problem = f"would wrap {inside[0]}, in which SAT has its own layers"
+            elif not any(name == wanted or name.endswith(f".{wanted}") for name in found):
+                problem = f"names {wanted!r}, which is no module of this {type(self.model).__name__}"
+            elif unread := [name for name in found if name.split(".")[0] in UNREAD]:
+                problem = f"names {unread[0]}, which a model with SAT does not read: SAT has a head of its own"
+            if problem:
+                raise UsageError(
+                    f"modules_to_save={config.modules_to_save!r} {problem}. Outside of the blocks there are: "
+                    f"{', '.join(name for name in names if name.split('.')[0] in OUTSIDE)}; to train whole blocks, "
+                    'use tune="full".'
+                )
 
     def _check_target_module_exists(self, peft_config: SatConfig, key: str):
         return key in (ENTRY, EXIT) or is_tuned(self.model, peft_config, key)
@@ -212,6 +228,8 @@ class SatModel(LoraModel):
                 vit.register_forward_pre_hook(open_record, with_kwargs=True),
                 vit.register_forward_hook(collect_output, with_kwargs=True, always_call=True),
             ]
+            for method in FEATURE_METHODS:
+                setattr(vit, method, partial(refuse_features, vit, method))  # which can be copied and pickled
 
     def _add_tuned_parameters(self, owner: nn.Module, adapter_name: str, config: SatConfig) -> None:
         names = copied_parameters(owner, config.tune)
@@ -352,6 +370,8 @@ class SatModel(LoraModel):
         for hook in self._hooks:
             hook.remove()
         del self._hooks
+        for method in FEATURE_METHODS:
+            delattr(vit, method)
         for module in list(vit.blocks.modules()):
             for name, child in list(module._modules.items()):
                 if isinstance(child, InsertedLayer):

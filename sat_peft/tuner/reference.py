@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from sat_peft.errors import UsageError
-from sat_peft.tuner.backbone import base_parameters, weight_fingerprint
+from sat_peft.tuner.backbone import base_parameters, comparable_fingerprint
 from sat_peft.tuner.layer import SpatialTokenEntry, SpatialTokenExit, TunedLayer, TunedParameters
 
 # The 3x3 Gaussian that smooths a map before the normalization loss: a constant of the published model.
@@ -81,7 +81,7 @@ def load_reference_weights(peft_model: PeftModel, source: Mapping[str, torch.Ten
     for key, parameters in targets.items():
         for parameter in parameters:
             parameter.copy_(weights[key])
-    peft_model.peft_config[name].backbone["fingerprint"] = weight_fingerprint(vit)
+    peft_model.peft_config[name].backbone["fingerprint"] = comparable_fingerprint(vit)
 
 
 def _targets(vit: nn.Module, adapter_name: str) -> dict[str, list[torch.Tensor]]:

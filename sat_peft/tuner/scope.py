@@ -78,12 +78,13 @@ def copied_parameters(module: nn.Module, tune: str) -> tuple[str, ...]:
     return tuple(name for name in names if tune == "bias_norm" and name.endswith("bias"))
 
 
-def is_tuned(vit: nn.Module, config: SatConfig, key: str) -> bool:
-    """Whether the layer named `key` gets a private copy or low-rank updates."""
+def is_tuned(vit: nn.Module, config: SatConfig, key: str) -> object:
+    """Something true if the layer named `key` gets a private copy or low-rank updates; of LoRA what PEFT says, so that
+    it knows which layers `exclude_modules` has left out."""
     if block_index(key, first_tuned_block(vit, config)) is None:
         return False
     if config.tune == "lora":
-        return bool(check_target_module_exists(config, key))
+        return check_target_module_exists(config, key)
     _, module = next(base_modules(vit.get_submodule(key)))
     return is_parameter_leaf(module) and bool(copied_parameters(module, config.tune))
 
@@ -146,7 +147,10 @@ def resolve_lora_targets(vit: nn.Module, config: SatConfig) -> None:
         return
     matched = config.target_modules == "all-linear" or any(check_target_module_exists(config, key) for key in modules)
     if not matched:
+        chosen = f"target_modules={config.target_modules!r}"
+        if config.layers_to_transform is not None:
+            chosen += f" with layers_to_transform={config.layers_to_transform!r} of blocks 0 to {len(vit.blocks) - 1}"
         raise UsageError(
-            f"target_modules={config.target_modules!r} matches no layer of the last {len(vit.blocks) - first} blocks, "
-            f"to which SAT confines LoRA. Their linear layers are: {', '.join(sorted(linear))}."
+            f"{chosen} matches no layer of the last {len(vit.blocks) - first} blocks, to which SAT confines "
+            f"LoRA. Their linear layers are: {', '.join(sorted(linear))}."
         )

@@ -47,7 +47,7 @@ def test_exif_orientation_turns_the_image_upright(orientation, shape, corner):
     exif[0x0112] = orientation
     decoded = decode_image(encode(Image.fromarray(pixels), exif=exif), "a")
     assert decoded.shape == (3, *shape)
-    assert decoded[0, *corner] == 255
+    assert decoded[(0, *corner)] == 255
     assert (decoded[0] == 255).sum() == 32
 
 

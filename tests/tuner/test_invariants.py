@@ -171,7 +171,7 @@ def test_adapters_switch(backbone, config, tmp_path):
     for other in BASIC:
         # Added before and after the adapter under test: which layer wraps which must not matter.
         model = get_peft_model(
-            create(backbone), SatConfig(num_classes=7, num_spatial_blocks=DEPTH, tune=other, r=2), "other"
+            create(backbone), SatConfig(num_classes=7, num_spatial_blocks=DEPTH, tune=other), "other"
         ).eval()
         other_output = model(images)
         assert other_output.logits.shape == (2, 7)
