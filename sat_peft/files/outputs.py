@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from sat_peft.errors import UsageError
@@ -67,7 +66,7 @@ def plain(value: object) -> object:
     """What `json` cannot write itself as what it can."""
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, np.generic | np.ndarray):
+    if hasattr(value, "tolist"):  # numbers and arrays of numpy, which takes long to import
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} has no form in JSON: {value!r}")
 

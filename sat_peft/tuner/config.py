@@ -11,7 +11,7 @@ from peft import LoraConfig, PeftConfig
 from sat_peft.errors import UsageError, unknown_choice
 
 
-class SatType(str, Enum):
+class SatType(str, Enum):  # noqa: UP042, since PEFT splits the text `SatType.SAT`
     """The method's name as PEFT keeps those of its own methods, whose enum is closed."""
 
     SAT = "SAT"
