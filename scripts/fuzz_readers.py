@@ -175,7 +175,7 @@ def _read_run(root: Path, draw: random.Random) -> None:
     from sat_peft.run import RunFolder, check_output
 
     def resume(folder: Path) -> None:
-        check_output(folder, resume=True)
+        check_output(folder, {}, resume=True)
         RunFolder(folder, {}, resume=True).forget_metrics("SAT", after=2)
 
     def configuration(folder: Path) -> None:
