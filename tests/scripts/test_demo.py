@@ -60,7 +60,11 @@ def methods(demo, run):
 def test_all_methods_of_the_run_localise_the_class_that_sat_predicts(run, photo, methods):
     found = methods(str(photo))
     [expected] = Localizer.from_pretrained(run)(photo)
-    assert list(found.localizations) == methods.titles == ["SAT", "CAM", "class attention", "attention rollout", "TokenCut"]
+    assert (
+        list(found.localizations)
+        == methods.titles
+        == ["SAT", "CAM", "class attention", "attention rollout", "TokenCut"]
+    )
     assert {one.label for one in found.localizations.values()} == {expected.label}
     sat = found.localizations["SAT"]
     np.testing.assert_array_equal(sat.map, expected.map)
