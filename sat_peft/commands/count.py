@@ -65,7 +65,7 @@ def count(config: Config) -> dict:
         num_tuned_blocks=config.num_tuned_blocks,
         head=config.head,
         train_head=config.train_head,
-        r=config.lora_rank,
+        **({"r": config.lora_rank} if config.tune == "lora" else {}),
         target_modules=list(config.lora_targets) or None,
         use_dora=config.use_dora,
     )

@@ -202,7 +202,10 @@ def load_adapter_weights(peft_model: PeftModel, directory: str | Path, adapter_n
     Raises:
         UsageError: naming the file, if it is missing, damaged or of another configuration.
     """
-    set_peft_model_state_dict(peft_model, _read_weights(Path(directory)), adapter_name=adapter_name)
+    weights = _read_weights(Path(directory))
+    # What is fitted after the training is no part of it: a killed run may have saved it already, and fits it again.
+    weights = {name: value for name, value in weights.items() if ".sat_readout." not in name}
+    set_peft_model_state_dict(peft_model, weights, adapter_name=adapter_name)
 
 
 def _read_config(directory: Path) -> SatConfig:
