@@ -121,6 +121,10 @@ changes: dict[str, Callable[[], int]] = {}
 
 def forked(call: Callable[[], object], moment: int, folder: Path, log: Path) -> tuple[int, int]:
     """(exit status, changes of files) of `call`, which writes `folder`, in a child that is killed at `moment`."""
+    # A place of their own: what earlier processes left in the machine's is removed in time, and would be counted too.
+    temporary = log.parent / "temporary"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -128,6 +132,7 @@ def forked(call: Callable[[], object], moment: int, folder: Path, log: Path) -> 
         try:
             # The seconds that a run took are the one thing that differs from run to run.
             time.perf_counter = lambda: 0.0
+            tempfile.tempdir = str(temporary)
             kill_at(moment, folder)
             output = io.StringIO()
             with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
@@ -180,7 +185,7 @@ def campaign(name: str, folder: Path, run: Path | None, moments: Callable[[int],
     log, output = folder / "log.txt", folder / "output" / name
     output.parent.mkdir(exist_ok=True)
     call = command(name, folder, output, run)
-    for _ in range(2):  # the first time fills caches of libraries, which are files too; the second counts
+    for _ in range(2):  # the first time may make folders for caches of libraries; the second counts
         shutil.rmtree(output, ignore_errors=True)
         status, total = forked(call, 0, output, log)
         if status:
