@@ -158,6 +158,7 @@ def run_cell(config: Config, read_data) -> dict:
             folder,
             comparison,
             protocol=config.protocol,
+            tta=config.tta,
             parameters=parameters,
             training_images=len(splits["train"]),
             seconds=time.perf_counter() - start,

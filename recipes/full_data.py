@@ -138,6 +138,7 @@ def main(config: Config) -> None:
             folder,
             comparison,
             protocol=config.protocol,
+            tta=config.tta,
             parameters=parameters,
             training_images=len(splits["train"]),
             seconds=time.perf_counter() - start,

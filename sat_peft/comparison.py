@@ -15,7 +15,7 @@ from sat_peft.data.loaders import Loaders
 from sat_peft.evaluation.evaluator import Evaluation
 from sat_peft.evaluation.frozen import save_trained
 from sat_peft.evaluation.health import Health, examine
-from sat_peft.evaluation.measure import Measured, MeasuredLoaders, measure, sat_method
+from sat_peft.evaluation.measure import Measured, MeasuredLoaders, augmented, measure, sat_method
 from sat_peft.evaluation.registry import baselines, localizers, method_titles, needed_classifiers
 from sat_peft.evaluation.summaries import summary_loader
 from sat_peft.files.outputs import atomic_replacement
@@ -94,13 +94,14 @@ def compare(
         accelerator.prepare(validation) if has_boxes else None,
         accelerator.prepare(validation or loaders.unlabelled),
     )
-    settings = {"protocol": options.protocol, "threshold": options.threshold}
+    settings = {"protocol": options.protocol, "threshold": options.threshold, "tta": options.tta}
     found = measure([("sat", sat_method(model))], prepared, accelerator, priors=options.baselines, **settings)
     sat = found["sat"].evaluation
     if accelerator.is_main_process:
         picture = run.path / "examples.png"
-        draw_best_and_worst(picture, sat_method(model), loaders.test.dataset, sat, accelerator.device)
-    gallery = sat_method(model, block_maps=True)
+        shown = augmented(sat_method(model), options.tta)
+        draw_best_and_worst(picture, shown, loaders.test.dataset, sat, accelerator.device)
+    gallery = augmented(sat_method(model, block_maps=True), options.tta)
     write_gallery(run.path, gallery, prepared.test, sat, accelerator, protocol=options.protocol)
 
     start = time.perf_counter()
@@ -143,6 +144,7 @@ def write_results(
     comparison: Comparison,
     *,
     protocol: str,
+    tta: str,
     parameters: ParameterCount,
     training_images: int,
     seconds: float,
@@ -155,7 +157,7 @@ def write_results(
     Args:
         run: with the adapter in it.
         comparison: of the trained model.
-        protocol: of the comparison.
+        protocol, tta: of the comparison.
         parameters: of the model.
         training_images: how many it was trained on.
         seconds: that the run took.
@@ -166,6 +168,7 @@ def write_results(
         "protocol": protocol,
         "threshold": sat.threshold,
         "threshold_source": sat.threshold_source,
+        "tta": tta,
         "trainable_parameters": parameters.trainable,
         "training_images": training_images,
         "seconds": round(seconds, 1),

@@ -24,22 +24,22 @@ import tyro
 
 from sat_peft.errors import UsageError
 from sat_peft.files.outputs import atomic_replacement
-from sat_peft.localizer import PROTOCOL, Localizer
+from sat_peft.localizer import PROTOCOL, Localizer, logits_and_maps
 
 # Largest difference from the model itself that an exported model may have.
 TOLERANCE = 1e-4
 
 
 class _LogitsAndMaps(torch.nn.Module):
-    """A copy of the model on the CPU, in float32, with a plain tuple as output."""
+    """A copy of the model on the CPU, in float32, with its test-time augmentation and a plain tuple as output."""
 
     def __init__(self, localizer: Localizer):
         super().__init__()
+        self.tta = localizer.tta
         self.model = copy.deepcopy(localizer.model).cpu().float().eval()
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        output = self.model(images)
-        return output.logits, output.maps
+        return logits_and_maps(self.model, images, tta=self.tta)
 
 
 def export_program(localizer: Localizer, path: str | Path) -> Path:
@@ -120,6 +120,7 @@ def metadata(localizer: Localizer) -> dict:
         "protocol": PROTOCOL,
         "threshold": localizer.threshold.value,
         "threshold_source": localizer.threshold.source,
+        "tta": localizer.tta,
     }
 
 

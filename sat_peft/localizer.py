@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import os
+import typing
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from sat_peft.backbones import DataConfig, resolve_data_config
 from sat_peft.data.decoding import decode_image, image_to_tensor
 from sat_peft.data.transforms import evaluation_steps
 from sat_peft.errors import UsageError, unknown_choice
+from sat_peft.evaluation.choices import TtaName
 from sat_peft.files import check_values, is_file, read_json_object
 from sat_peft.localization import ThresholdChoice, choose_threshold, localize, localize_all, to_score_map
 from sat_peft.localization.scoring import check_min_area
@@ -93,6 +95,24 @@ def trained_threshold(run_or_adapter: str | Path) -> ThresholdChoice:
         raise UsageError(f"{file} tells no threshold ({error}); give one with --threshold.") from error
 
 
+def logits_and_maps(
+    model: PeftModel, images: torch.Tensor, labels: torch.Tensor | None = None, *, tta: str = "none"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (B, C) and maps (B, h, w) of images (B, 3, H, W) as the model wants them.
+
+    Args:
+        model: with a SAT adapter, in evaluation mode.
+        images: normalised.
+        labels: (B,) classes whose maps are wanted; by default the most probable ones.
+        tta: test-time augmentation: `none`, or `flip` for the mean over each image and its mirror image.
+    """
+    views = [model(images), model(images.flip(-1))] if tta == "flip" else [model(images)]
+    logits = sum(view.logits for view in views) / len(views)
+    labels = logits.argmax(-1) if labels is None else labels
+    maps = [view.maps_of(labels) for view in views]
+    return logits, (maps[0] if len(maps) == 1 else (maps[0] + maps[1].flip(-1)) / 2)
+
+
 class Localizer:
     """A trained model with all that it needs to tell from an image what is in it and where.
 
@@ -100,6 +120,11 @@ class Localizer:
         model: a PEFT model whose active adapter is a SAT adapter. It is moved to `device` and set to evaluation mode.
         threshold: of the maps, in [0, 1]; by default that of the protocol `original`.
         device: by default an accelerator where there is one.
+        tta: test-time augmentation: `none`, or `flip` for the mean over each image and its mirror image, in twice the
+            time.
+
+    Raises:
+        UsageError: a threshold outside of [0, 1], or another `tta`.
 
     An adapter that records no class names is warned about; its classes are called `class 0`, `class 1`, ….
     """
@@ -110,8 +135,12 @@ class Localizer:
         *,
         threshold: float | ThresholdChoice | None = None,
         device: str | torch.device | None = None,
+        tta: str = "none",
     ):
+        if tta not in typing.get_args(TtaName):
+            raise unknown_choice("test-time augmentation", tta, typing.get_args(TtaName))
         config = model.active_peft_config
+        self.tta = tta
         if device is None:
             device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
         self.device = torch.device(device)
@@ -142,6 +171,7 @@ class Localizer:
         weights: str | Path | None = None,
         threshold: float | None = None,
         device: str | torch.device | None = None,
+        tta: str | None = None,
     ) -> Localizer:
         """Rebuilds a trained model from a run folder or an adapter folder, whose record names the backbone.
 
@@ -151,6 +181,7 @@ class Localizer:
             weights: local weights of the backbone, instead of timm's own.
             threshold: of the maps, in [0, 1]; by default the one that the run chose, else the protocol's.
             device: see the class.
+            tta: see the class; by default that of the run, `none` for an adapter.
 
         Raises:
             UsageError: no trained model there, a backbone that cannot be created or is another one.
@@ -158,7 +189,7 @@ class Localizer:
         trained = find_trained(run_or_adapter, backbone=backbone, weights=weights)
         choice = _threshold(threshold, trained_threshold(run_or_adapter))
         model = load_adapter(trained.create_backbone(), trained.adapter)
-        return cls(model, threshold=choice, device=device)
+        return cls(model, threshold=choice, device=device, tta=tta or trained.tta)
 
     def __call__(
         self,
@@ -247,9 +278,9 @@ class Localizer:
         check_min_area(min_area)
         indices = None if labels is None else [self.class_index(label) for label in labels]
         with torch.inference_mode():
-            output = self.model(inputs.to(self.device, self.dtype))
-            maps = output.maps if indices is None else output.maps_of(torch.tensor(indices))
-        probabilities, maps = output.logits.float().softmax(-1).cpu(), maps.float().cpu().numpy()
+            known = None if indices is None else torch.tensor(indices)
+            logits, maps = logits_and_maps(self.model, inputs.to(self.device, self.dtype), known, tta=self.tta)
+        probabilities, maps = logits.float().softmax(-1).cpu(), maps.float().cpu().numpy()
         predicted = probabilities.argmax(-1).tolist()
         found = []
         for raw, size, index, best, row in zip(

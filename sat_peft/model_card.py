@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import timm
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -27,6 +28,7 @@ _RESULTS = {
     "protocol": str,
     "threshold": float,
     "threshold_source": str,
+    "tta": Literal["none", "flip"] | None,
     "methods": dict[str, dict[str, float | None]],
     "training_images": int,
     "test_images": int | None,
@@ -149,8 +151,10 @@ def _adapter_section(config: dict) -> str:
 
 
 def _usage_section(config: dict, results: dict) -> str:
-    # The adapter's own files have no place for the threshold that the run chose.
+    # The adapter's own files have no place for the threshold that the run chose, and the augmentation behind it.
     chosen = f", threshold={results['threshold']:g}" if results.get("protocol") == PROTOCOL else ""
+    if results.get("tta", "none") != "none":
+        chosen += f", tta={results['tta']!r}"
     return f"""## Use
 
 ```python
@@ -195,10 +199,11 @@ def _figures(results: dict) -> dict[str, float]:
 
 def _results_section(settings: dict, results: dict) -> str:
     rows = "\n".join(f"| {FIGURES[name]} | {value:.1f} |" for name, value in _figures(results).items())
+    augmented = ", mean over each image and its mirror image" if results.get("tta") == "flip" else ""
     return f"""## Results
 
 Test split of {_data_name(settings)}, {results.get("test_images")} images, percent, protocol `{results["protocol"]}`,
-threshold {results["threshold"]:g} ({results["threshold_source"]}).
+threshold {results["threshold"]:g} ({results["threshold_source"]}){augmented}.
 
 | metric | value |
 | --- | ---: |

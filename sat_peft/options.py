@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from sat_peft.errors import UsageError
-from sat_peft.evaluation.choices import BaselineName, ProtocolName
+from sat_peft.evaluation.choices import BaselineName, ProtocolName, TtaName
 
 # Of the run and not of the experiment: an earlier run's are not taken over, and may differ where a run is resumed.
 RUN_FIELDS = ("output", "overwrite", "resume", "config", "threads", "num_workers", "track", "checkpoint_every")
@@ -125,6 +125,9 @@ class EvaluationOptions:
     threshold: float | None = None
     """Threshold of the maps; by default the best on the validation split if it has boxes, else what the maps of the
     validation or training images suggest without any."""
+    tta: TtaName = "none"
+    """Test-time augmentation of all methods: `flip` takes the mean over an image and its mirror image, in twice the
+    time. Predictions of the run take it too."""
     eval_batch_size: int = 64
     """Images per process and evaluation step."""
 

@@ -12,6 +12,7 @@ from torch import nn
 from sat_peft.backbones import create_backbone
 from sat_peft.data.options import DataOptions, recorded_data_options
 from sat_peft.errors import UsageError
+from sat_peft.evaluation.choices import TtaName
 from sat_peft.files import FileProblem, check_values, is_file, read_json_object, shown
 from sat_peft.run import read_status
 from sat_peft.shared_paths import with_recorded_paths
@@ -32,6 +33,7 @@ class TrainedModel:
         display_names: of the class folders of the run's data, by folder.
         set_aside: `image_id`s of the splits that were set aside from its training images, by split.
         baselines: files of trained baselines by name.
+        tta: test-time augmentation that the run was measured with.
     """
 
     adapter: Path
@@ -44,6 +46,7 @@ class TrainedModel:
     display_names: dict[str, str] = field(default_factory=dict)
     set_aside: dict[str, list[str]] = field(default_factory=dict)
     baselines: dict[str, Path] = field(default_factory=dict)
+    tta: str = "none"
 
     def create_backbone(self, image_size: tuple[int, int] | None = None) -> nn.Module:
         """The bare backbone for images of `image_size` (height, width), by default of the size of the training."""
@@ -129,6 +132,9 @@ def trained_from_run(
     config = read_json_object(run / "config.json", "the configuration of a run")
     config = with_recorded_paths(config, run / "config.json")
     check_values(run / "config.json", config, {"backbone": str | None, "weights": str | None})
+    # Runs of earlier versions had no such choice.
+    tta = config.get("tta", "none")
+    check_values(run / "config.json", {"tta": tta}, {"tta": TtaName})
     check_values(run / "config.json", config, typing.get_type_hints(DataOptions))
     # Weights that the run named belong to its backbone and to no other.
     recorded_weights = config.get("weights") if backbone is None else None
@@ -149,5 +155,6 @@ def trained_from_run(
             "display_names": display_names,
             "set_aside": set_aside,
             "baselines": files,
+            "tta": tta,
         }
     )

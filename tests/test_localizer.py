@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -63,6 +64,29 @@ def test_result_is_what_the_model_gives_by_hand(run, localizer):
     assert found.map.shape == (4, 4)
     assert found.score_map().shape == (60, 90)
     assert (found.score_map().min(), found.score_map().max()) == (0, 1)
+
+
+@pytest.mark.parametrize("labels", [None, [2]])
+def test_mean_over_the_mirror_image(run, localizer, labels):
+    image = picture()
+    both = Localizer.from_pretrained(run, device="cpu", tta="flip")
+    [found], [turned] = both(image, labels), both(image[:, ::-1], labels)
+    np.testing.assert_allclose(found.map, turned.map[:, ::-1], atol=1e-5)
+    assert found.score == pytest.approx(turned.score, abs=1e-5)
+    views = [localizer(view, [found.label_index])[0].map for view in (image, image[:, ::-1])]
+    assert np.abs(views[0] - views[1][:, ::-1]).max() > 1e-3
+    np.testing.assert_allclose(found.map, (views[0] + views[1][:, ::-1]) / 2, atol=1e-6)
+
+
+def test_augmentation_is_that_of_the_run_unless_another_is_asked_for(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"tta": "flip"}))
+    assert Localizer.from_pretrained(copy, device="cpu").tta == "flip"
+    assert Localizer.from_pretrained(copy, device="cpu", tta="none").tta == "none"
+    assert Localizer.from_pretrained(run, device="cpu").tta == "none"
+    with pytest.raises(UsageError, match=r"'turn'.*none, flip"):
+        Localizer.from_pretrained(run, device="cpu", tta="turn")
 
 
 def test_every_kind_of_image_gives_the_same(localizer, tmp_path):

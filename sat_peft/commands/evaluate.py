@@ -17,7 +17,7 @@ from typing import Literal
 
 from sat_peft.data.options import DataOptions
 from sat_peft.errors import UsageError
-from sat_peft.evaluation.choices import BaselineName, ProtocolName
+from sat_peft.evaluation.choices import BaselineName, ProtocolName, TtaName
 
 INTERRUPTED = "the output folder is as it was"
 
@@ -53,6 +53,9 @@ class Config(DataOptions):
 
     bootstrap: int = 1000
     """Bootstrap samples for the confidence intervals; 0 for none."""
+    tta: TtaName | None = None
+    """Test-time augmentation of all methods: `flip` takes the mean over an image and its mirror image; by default that
+    of the run, `none` for an adapter."""
     ten_crop: bool = False
     """Classify by the mean softmax of ten crops where the protocol crops (`sat` on CUB); maps from the centre crop."""
     eval_batch_size: int = 64
@@ -126,6 +129,7 @@ def main(config: Config) -> None:
         # A run without validation boxes took its threshold from its maps too; an adapter alone gets the protocol's.
         otherwise="unsupervised" if config.run else "fixed",
         bootstrap=config.bootstrap,
+        tta=config.tta or trained.tta,
         ten_crops=config.ten_crop,
         batch_size=config.eval_batch_size,
         num_workers=config.num_workers,
@@ -138,6 +142,7 @@ def main(config: Config) -> None:
         "data_root": selection.data_root,
         "split": config.split,
         "bootstrap": config.bootstrap,
+        "tta": config.tta or trained.tta,
     }
     results, *details = evaluation_contents(about, measured)
     if accelerator.is_main_process:

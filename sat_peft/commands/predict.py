@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 import tyro
 
 from sat_peft.errors import UsageError
+from sat_peft.evaluation.choices import TtaName
 
 INTERRUPTED = "the same command goes on where this one stopped"
 
@@ -49,6 +50,9 @@ class Config:
     the one that a classes.txt shows for it. `data`: the class is that of --data."""
     threshold: float | None = None
     """Threshold of the maps; by default the one that the run chose, else the protocol's."""
+    tta: TtaName | None = None
+    """Test-time augmentation: `flip` takes the mean over an image and its mirror image, in twice the time; by default
+    that of the run, `none` for an adapter."""
     multi: bool = False
     """A box for every component of the foreground, largest first, instead of the largest component alone."""
     min_area: float = 0.01
@@ -141,6 +145,7 @@ def main(config: Config) -> None:
         backbone=config.backbone,
         weights=config.weights,
         threshold=config.threshold,
+        tta=config.tta,
         device=accelerator.device,
     )
     shown = trained_from_run(config.run).display_names if config.run else {}
@@ -156,7 +161,8 @@ def main(config: Config) -> None:
     else:
         given = [shown.get(name, name) for name in map(rows.features["label"].int2str, rows["label"])]
     say(f"{len(images.image_ids)} images {'below' if config.data is None else 'of'} {images.root}")
-    say(f"Protocol original, threshold {localizer.threshold.value:g} ({localizer.threshold.source})")
+    augmented = ", mean over each image and its mirror image" if localizer.tta == "flip" else ""
+    say(f"Protocol original, threshold {localizer.threshold.value:g} ({localizer.threshold.source}){augmented}")
     summary = predict(
         localizer,
         images,

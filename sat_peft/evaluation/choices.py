@@ -16,4 +16,6 @@ def _names(folder: str) -> tuple[str, ...]:
 
 BASELINE_NAMES = _names("evaluation/baselines")
 BaselineName = Literal[BASELINE_NAMES]
+# Test-time augmentation: what the maps and classes of an image are the mean over.
+TtaName = Literal["none", "flip"]
 ProtocolName = Literal[_names("localization/protocols")]

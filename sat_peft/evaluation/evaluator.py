@@ -174,6 +174,17 @@ def ten_crop(method: Method) -> Method:
     return localize
 
 
+def mirrored(method: Method) -> Method:
+    """`method` with test-time augmentation: the mean of logits and maps over each image and its mirror image."""
+
+    def localize(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        plain, mirror = method(images, labels), method(images.flip(-1), labels)
+        maps = [(seen + turned.flip(-1)) / 2 for seen, turned in zip(plain[1:], mirror[1:], strict=True)]
+        return (plain[0] + mirror[0]) / 2, *maps
+
+    return localize
+
+
 def collect_maps(
     method: Method, loader: DataLoader, accelerator: Accelerator
 ) -> tuple[list[np.ndarray], list[tuple[int, int]]]:

@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch.utils.data import DataLoader
 
 from sat_peft.errors import UsageError
-from sat_peft.evaluation.evaluator import Evaluation, Method, evaluate, threshold_of_maps
+from sat_peft.evaluation.evaluator import Evaluation, Method, evaluate, mirrored, threshold_of_maps
 from sat_peft.evaluation.figures import CLASSIFICATION, MAIN_FIGURES
 from sat_peft.evaluation.registry import baselines, method_titles
 from sat_peft.localization import Protocol, choose_threshold, get_protocol
@@ -105,6 +105,7 @@ def measure(
     threshold: float | None = None,
     priors: Collection[str] = (),
     bootstrap: int = BOOTSTRAP,
+    tta: str = "none",
     augment: Callable[[Method], Method] | None = None,
 ) -> dict[str, Measured]:
     """Measures methods on the images of `loaders.test`; every process returns the same figures.
@@ -120,7 +121,8 @@ def measure(
         priors: names of baselines of which those without maps are measured, with the classes of SAT and where a
             held-out split chooses their boxes.
         bootstrap: resamples behind the confidence intervals, which the main process alone computes.
-        augment: test-time augmentation of a method (`ten_crop`), for which `loaders.test` has the views.
+        tta: test-time augmentation of every method, on whatever images: `none` or `flip`.
+        augment: wraps a method where `loaders.test` has several views of an image (`ten_crop`).
 
     Returns:
         What was measured by name, in the order of the methods; baselines without maps come last.
@@ -131,6 +133,7 @@ def measure(
     measured, boxes = {}, {}
     for name, method in methods:
         accelerator.print(f"evaluating {titles.get(name, name)} under protocol {protocol.name}")
+        method = augmented(method, tta)
         held_out = None
         if loaders.held_out is not None and (source == "validation" or (name == "sat" and priors)):
             held_out = evaluate(method, loaders.held_out, accelerator, protocol=protocol)
@@ -158,6 +161,11 @@ def measure(
             elif held_out.num_with_boxes and evaluation.num_with_boxes:
                 boxes[prior] = baseline.prior(held_out.images, evaluation.images, protocol)
     return measured | boxes
+
+
+def augmented(method: Method, tta: str) -> Method:
+    """`method` with the test-time augmentation `tta`: `none` or `flip`."""
+    return mirrored(method) if tta == "flip" else method
 
 
 def sat_method(model: PeftModel, *, block_maps: bool = False) -> Method:

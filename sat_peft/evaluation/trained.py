@@ -115,6 +115,7 @@ def measure_trained(
     threshold: float | None = None,
     otherwise: str = "unsupervised",
     bootstrap: int = BOOTSTRAP,
+    tta: str = "none",
     ten_crops: bool = False,
     batch_size: int = 64,
     num_workers: int = 0,
@@ -130,7 +131,7 @@ def measure_trained(
         set_aside: as `load_splits` takes it.
         names: of the baselines, see `trained_baselines`.
         source, threshold, otherwise: see `threshold_source`.
-        bootstrap: see `measure`.
+        bootstrap, tta: see `measure`.
         ten_crops: classify by ten crops where a protocol crops.
         batch_size, num_workers: of the loaders, per process.
 
@@ -180,6 +181,7 @@ def measure_trained(
             threshold=threshold,
             priors=names,
             bootstrap=bootstrap,
+            tta=tta,
             augment=ten_crop if crops else None,
         )
         measured.append(ProtocolMeasurement(protocol, config.image_size, crops, methods))

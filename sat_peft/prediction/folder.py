@@ -76,6 +76,8 @@ def open_prediction_folder(folder: Path, settings: Mapping, *, overwrite: bool =
         found = read_json_object(file, "the settings of predictions")
     except FileProblem as error:
         raise UsageError(f"{error} Or name another folder with --output, or replace it with --overwrite.") from error
+    # Folders of earlier versions have no such setting.
+    found.setdefault("tta", "none")
     wanted = json.loads(json.dumps(dict(settings)))
     if found != wanted:
         names = [name for name in wanted | found if wanted.get(name) != found.get(name)]

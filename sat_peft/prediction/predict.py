@@ -131,6 +131,7 @@ def predict(
         "protocol": PROTOCOL,
         "threshold": localizer.threshold.value,
         "threshold_source": localizer.threshold.source,
+        "tta": localizer.tta,
         "labels": "predicted" if labels is None else "given",
         "multi": multi,
         "min_area": min_area if multi else None,

@@ -188,6 +188,8 @@ def _notes(results: Mapping, protocol: Mapping) -> list[str]:
         notes.append("MaxBoxAcc and MaxBoxAccV2 take, by definition, the best threshold of the evaluated images.")
     if protocol["ten_crop"]:
         notes.append("Classes: mean softmax of ten crops; maps: centre crop.")
+    if results.get("tta", "none") != "none":
+        notes.append("Maps and classes: mean over each image and its mirror image.")
     if results["bootstrap"]:
         notes.append(f"In brackets: 95 % intervals of {results['bootstrap']} bootstrap samples of the images.")
     return notes

@@ -81,6 +81,7 @@ def run(tmp_path_factory, weights) -> Path:
             steps=3,
             threads=1,
             baselines=BASELINES,
+            tta="flip",
             output=folder / "run",
         )
     )
@@ -110,6 +111,15 @@ def test_rebuilt_methods_have_the_figures_of_the_run(run, evaluated):
             assert methods[name]["summary"][figure] == value, (name, figure)
     for name, threshold in trained["thresholds"].items():
         assert methods[name]["threshold"] == threshold
+
+
+def test_augmentation_is_that_of_the_run_unless_another_is_asked_for(run, evaluated, tmp_path):
+    other = evaluate(tmp_path / "out", run=run, tta="none")
+    assert (evaluated[1]["tta"], other["tta"]) == ("flip", "none")
+    figures = [each["protocols"]["original"]["methods"]["sat"] for each in (evaluated[1], other)]
+    assert figures[0]["summary"] != figures[1]["summary"]
+    assert "mirror image" in (evaluated[0] / "table.md").read_text()
+    assert "mirror image" not in (tmp_path / "out" / "table.md").read_text()
 
 
 def test_backbone_takes_the_size_that_the_protocol_fixes(evaluated):
@@ -168,7 +178,7 @@ def test_adapter_alone_gives_the_figures_of_the_run(run, weights, evaluated, tmp
     adapter = tmp_path / "elsewhere" / "adapter"
     shutil.copytree(run / "adapter", adapter)
     data = str(run.parent / "data")
-    results = evaluate(tmp_path / "out", adapter=adapter, weights=weights, data=data)
+    results = evaluate(tmp_path / "out", adapter=adapter, weights=weights, data=data, tta="flip")
     methods = results["protocols"]["original"]["methods"]
     assert list(methods) == ["sat", "centre_box"]
     assert methods["sat"] == evaluated[1]["protocols"]["original"]["methods"]["sat"]

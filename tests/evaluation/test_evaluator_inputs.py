@@ -10,7 +10,7 @@ from sat_peft.data import splits
 from sat_peft.data.loaders import build_evaluation_loader
 from sat_peft.data.transforms import CENTRE_OF_TEN, evaluation_transform
 from sat_peft.errors import UsageError
-from sat_peft.evaluation.evaluator import collect_maps, evaluate, ten_crop
+from sat_peft.evaluation.evaluator import collect_maps, evaluate, mirrored, ten_crop
 from sat_peft.localization import get_protocol, score_maps
 
 CONFIG = DataConfig((224, 224), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")
@@ -94,6 +94,26 @@ def test_ten_crop_averages_softmaxes_and_keeps_the_map_of_the_centre():
     torch.testing.assert_close(scores, torch.stack([(sure + 9 * unsure) / 10, unsure]))
     assert scores.argmax(1).tolist() == [1, 1]
     assert maps[:, 0, 0].tolist() == [104, 214]
+
+
+def test_mean_over_mirror_images_is_turned_back():
+    """Maps, and all else that has columns, come from both views in the place of the image; logits are their mean."""
+
+    def method(images, labels):
+        brightness = images[:, 0]
+        # Neither view is symmetric: the columns are weighed from left to right.
+        maps = brightness * torch.arange(1.0, 1 + images.shape[-1]) + labels[:, None, None]
+        return maps[:, 0], maps, torch.stack([maps, 2 * maps])
+
+    images = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    logits, maps, block_maps = mirrored(method)(images, torch.tensor([10, 20]))
+    # Columns 1 to 5 in one view and 5 to 1 in the other: every column is weighed by 3.
+    expected = 3 * images[:, 0] + torch.tensor([10.0, 20.0])[:, None, None]
+    torch.testing.assert_close(maps, expected)
+    torch.testing.assert_close(block_maps, torch.stack([expected, 2 * expected]))
+    torch.testing.assert_close(
+        logits, (method(images, torch.tensor([10, 20]))[0] + method(images.flip(-1), torch.tensor([10, 20]))[0]) / 2
+    )
 
 
 def test_ten_crop_evaluation_has_the_maps_of_the_single_crop(rows):

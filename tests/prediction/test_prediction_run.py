@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from accelerate import Accelerator
 from PIL import Image
-from tiny_run import CLASSES, write_run
+from tiny_run import CLASSES, THRESHOLD, write_run
 
 from sat_peft import Localizer
 from sat_peft.errors import UsageError
@@ -176,6 +176,7 @@ def test_images_that_have_come_since_are_added(localizer, photos, tmp_path):
         ({"labels": "folder"}, "labels 'predicted' there, 'given' here"),
         ({"threshold": 0.9}, r"threshold 0\.45 there, 0\.9 here"),
         ({"adapter": True}, "adapter '"),
+        ({"tta": "flip"}, "tta 'none' there, 'flip' here"),
     ],
 )
 def test_folder_of_other_settings_is_refused_unless_it_may_be_overwritten(localizer, photos, tmp_path, change, words):
@@ -185,6 +186,8 @@ def test_folder_of_other_settings_is_refused_unless_it_may_be_overwritten(locali
     other, options = localizer, dict(change)
     if "threshold" in change:
         other = Localizer(localizer.model, threshold=options.pop("threshold"), device="cpu")
+    if "tta" in change:
+        other = Localizer(localizer.model, threshold=THRESHOLD, device="cpu", tta=options.pop("tta"))
     if "adapter" in change:
         del options["adapter"]
         (tmp_path / "second").mkdir()
@@ -198,6 +201,16 @@ def test_folder_of_other_settings_is_refused_unless_it_may_be_overwritten(locali
     summary = run(other, photos, output, overwrite=True, **options)
     assert summary.done_before == 0
     assert len(rows(output)) == 5
+
+
+def test_folder_of_a_version_without_augmentation_goes_on(localizer, photos, tmp_path):
+    output = tmp_path / "out"
+    run(localizer, photos, output)
+    settings = json.loads((output / "prediction.json").read_text())
+    assert settings.pop("tta") == "none"
+    (output / "prediction.json").write_text(json.dumps(settings))
+    # One image of the folder cannot be read, and is tried again.
+    assert run(localizer, photos, output).done_before == 5
 
 
 def test_images_of_another_root_are_refused(localizer, photos, tmp_path):
