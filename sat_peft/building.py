@@ -231,6 +231,7 @@ def create_criterion(options: LossOptions) -> SatLoss:
         area_weight=options.area_weight,
         normalization_weight=options.normalization_weight,
         separation_weight=options.separation_weight,
+        border_weight=options.border_weight,
     )
 
 

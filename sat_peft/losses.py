@@ -1,4 +1,6 @@
-"""The training loss of SAT: classification, batch area and normalization (SAT, spatial constraints), and separation."""
+"""The training loss of SAT: classification, batch area and normalization (SAT, spatial constraints); for few images of
+one's own also separation and border.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +26,7 @@ class SatLossTerms(NamedTuple):
     area: torch.Tensor
     normalization: torch.Tensor
     separation: torch.Tensor
+    border: torch.Tensor
 
 
 def area_per_image(maps: torch.Tensor) -> torch.Tensor:
@@ -58,15 +61,26 @@ def separation_per_image(maps: torch.Tensor, features: torch.Tensor) -> torch.Te
     return 1 - explained / tokens.square().sum(2).mean(1).clamp_min(_EPSILON)
 
 
+def border_per_image(maps: torch.Tensor) -> torch.Tensor:
+    """Mean of each map over the outermost patches, where photographs seldom have their object: (B, h, w) to (B,)."""
+    inner = maps[:, 1:-1, 1:-1]
+    patches = maps[0].numel() - inner[0].numel()
+    # Sums, since an index by a mask would make a GPU wait.
+    return (maps.sum((1, 2)) - inner.sum((1, 2))) / patches
+
+
 class SatLoss(nn.Module):
-    """Loss = classification + area + normalization + separation, each with its weight.
+    """Loss = classification + area + normalization + separation + border, each with its weight.
 
     - classification: cross-entropy of the logits;
     - area: | mean over the batch of mean(M) - area_target |, which lets single objects be large or small;
     - normalization: mean of M_s (1 - M_s), M_s being the blurred map, which pulls maps towards 0 and 1;
     - separation (not in the paper): the share of the variance of the patch features within an image that the map does
       not explain, see `separation_per_image`. Maps that are uniform satisfy the paper's terms, all of them at the area
-      target and two of them at 1, and with few images training rests there; they explain nothing.
+      target and two of them at 1, and with few images training rests there; they explain nothing;
+    - border (not in the paper): mean of M over the outermost patches, the boundary prior of saliency detection (Wei et
+      al., Geodesic Saliency Using Background Priors, ECCV 2012). The separation is the same for a map and its inverse,
+      and so nearly are the other terms; with few images this tells which of the two sides is the object.
 
     The batch is the *global* batch. In a process group, with gradients enabled, sums are exchanged once per call; every
     process returns the same values, and the gradients, averaged over processes as DistributedDataParallel does, are
@@ -78,6 +92,7 @@ class SatLoss(nn.Module):
         area_target: Mean area that maps are drawn to, as a fraction of the image (paper: 0.25 CUB, 0.35 ILSVRC).
         classification_weight, area_weight, normalization_weight: Weights of the terms (paper: 1, 1, 1).
         separation_weight: Weight of the separation (paper: 0). At 0 it is not computed.
+        border_weight: Weight of the border (paper: 0).
         label_smoothing: Label smoothing of the cross-entropy, in [0, 1).
 
     Raises:
@@ -91,6 +106,7 @@ class SatLoss(nn.Module):
         area_weight: float = 1.0,
         normalization_weight: float = 1.0,
         separation_weight: float = 0.0,
+        border_weight: float = 0.0,
         label_smoothing: float = 0.0,
     ):
         super().__init__()
@@ -103,6 +119,7 @@ class SatLoss(nn.Module):
             "area_weight": area_weight,
             "normalization_weight": normalization_weight,
             "separation_weight": separation_weight,
+            "border_weight": border_weight,
         }
         for name, weight in weights.items():
             if not weight >= 0:
@@ -113,6 +130,7 @@ class SatLoss(nn.Module):
         self.area_weight = area_weight
         self.normalization_weight = normalization_weight
         self.separation_weight = separation_weight
+        self.border_weight = border_weight
         self.register_buffer("kernel", BLUR_KERNEL.clone(), persistent=False)
 
     def forward(self, output: SatOutput, labels: torch.Tensor) -> SatLossTerms:
@@ -141,17 +159,24 @@ class SatLoss(nn.Module):
                 )
             separation = separation_per_image(maps, output.features).sum()
         sums = torch.stack(
-            (cross_entropy, area_per_image(maps).sum(), normalization_per_image(maps, self.kernel).sum(), separation)
+            (
+                cross_entropy,
+                area_per_image(maps).sum(),
+                normalization_per_image(maps, self.kernel).sum(),
+                separation,
+                border_per_image(maps).sum(),
+            )
         )
-        classification, area, normalization, separation = _global_mean(sums, count=labels.shape[0]).unbind()
+        classification, area, normalization, separation, border = _global_mean(sums, count=labels.shape[0]).unbind()
         area = (area - self.area_target).abs()
         total = (
             self.classification_weight * classification
             + self.area_weight * area
             + self.normalization_weight * normalization
             + self.separation_weight * separation
+            + self.border_weight * border
         )
-        return SatLossTerms(total, classification, area, normalization, separation)
+        return SatLossTerms(total, classification, area, normalization, separation, border)
 
 
 def _global_mean(sums: torch.Tensor, count: int) -> torch.Tensor:

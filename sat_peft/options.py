@@ -63,7 +63,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class LossOptions:
-    """The loss: classification + batch area + normalization + separation."""
+    """The loss: classification + batch area + normalization + separation + border."""
 
     area_target: float = 0.25
     """Mean share of the image that the maps are drawn to (the paper: .25 on CUB, .35 on ILSVRC)."""
@@ -76,6 +76,9 @@ class LossOptions:
     separation_weight: float = 0.0
     """Weight of the separation of object and ground in the features, which uniform maps do not have (not in the
     paper); 0 leaves it out."""
+    border_weight: float = 0.0
+    """Weight of the mean of the maps along the border of the image, which tells object from ground where there are few
+    images (not in the paper); 0 leaves it out."""
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,8 @@ def trained(splits, shots: int, start: float, steps: tuple[int, ...]) -> tuple[f
     with torch.no_grad():
         before = model.eval()(images).maps.mean().item()
     calibrate_masks(model, images, PHOTOS["area_target"])
-    names = ("area_target", "classification_weight", "area_weight", "normalization_weight", "separation_weight")
-    criterion = SatLoss(**{name: PHOTOS[name] for name in names if name in PHOTOS})
+    weights = {name: value for name, value in PHOTOS.items() if name.endswith("_weight")}
+    criterion = SatLoss(PHOTOS["area_target"], **weights)
     optimizer = create_optimizer(model, learning_rate=1e-3, weight_decay=0.05)
     accelerator, found = Accelerator(cpu=True), {}
     model.train()

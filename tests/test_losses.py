@@ -12,7 +12,13 @@ import torch.nn.functional as F
 
 from sat_peft import SatLoss, SatOutput
 from sat_peft.errors import UsageError
-from sat_peft.losses import BLUR_KERNEL, area_per_image, normalization_per_image, separation_per_image
+from sat_peft.losses import (
+    BLUR_KERNEL,
+    area_per_image,
+    border_per_image,
+    normalization_per_image,
+    separation_per_image,
+)
 
 
 def random_output(batch=4, classes=5, grid=(4, 6), seed=0):
@@ -219,6 +225,40 @@ def test_separation_leads_away_from_both_uniform_maps(start):
     assert found[3.0].std() > 5 * found[0.0].std()
 
 
+def test_border_is_the_mean_of_the_outermost_patches():
+    maps = torch.zeros(2, 4, 5)
+    maps[0, 1:-1, 1:-1] = 1
+    maps[1] = 1 - maps[0]
+    assert border_per_image(maps).tolist() == [0, 1]
+    maps = random_output().maps
+    ring = [maps[0, y, x] for y in range(4) for x in range(6) if y in (0, 3) or x in (0, 5)]
+    torch.testing.assert_close(border_per_image(maps)[0], torch.stack(ring).mean())
+    assert border_per_image(torch.full((1, 2, 2), 0.5)).tolist() == [0.5]
+
+
+def test_border_decides_which_of_two_sides_is_the_object():
+    """Gradient descent on the mask logits alone, from maps with a trace of the ground, in an image of two sides."""
+    target = torch.zeros(1, 10, 10)
+    target[:, 1:-1, 1:-1] = 1
+    values = random(2, 8, seed=5)
+    features = torch.where(target[..., None] > 0, values[0], values[1])
+    found = {}
+    for weight in (0.0, 1.0):
+        logits = (0.05 * (1 - 2 * target)).requires_grad_()
+        criterion = SatLoss(area_target=0.5, separation_weight=2.0, border_weight=weight)
+        optimizer = torch.optim.Adam([logits], lr=0.1)
+        for _ in range(300):
+            output = SatOutput(logits=torch.zeros(1, 3), maps=logits.sigmoid(), features=features)
+            optimizer.zero_grad()
+            criterion(output, torch.tensor([0])).total.backward()
+            optimizer.step()
+        found[weight] = logits.sigmoid().detach()
+    assert found[0.0][target > 0].mean() < 0.2 < 0.8 < found[0.0][target == 0].mean()
+    assert found[1.0][target == 0].mean() < 0.2 < 0.8 < found[1.0][target > 0].mean()
+
+
 def test_without_weight_no_features_are_needed():
     output = SatOutput(logits=torch.zeros(1, 3), maps=torch.full((1, 4, 4), 0.5))
     assert SatLoss()(output, torch.tensor([0])).separation == 0
+    weighed = SatLoss(border_weight=2.0)(output, torch.tensor([0]))
+    torch.testing.assert_close(weighed.total, SatLoss()(output, torch.tensor([0])).total + 2 * 0.5)
