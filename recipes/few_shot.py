@@ -19,11 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from sat_peft.command_line import RESUMABLE, parse, run
+from sat_peft.commands.command_line import RESUMABLE, parse, run
 from sat_peft.data.options import DataOptions
 from sat_peft.errors import UsageError
-from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
-from sat_peft.presets import PRESETS
+from sat_peft.options.presets import PRESETS
+from sat_peft.options.training import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
 
 # What needs torch is imported inside the functions, so that --help and a mistyped option answer at once.
 
@@ -52,8 +52,8 @@ def main(config: Config) -> None:
     from sat_peft.backbones import choose_backbone
     from sat_peft.data.options import load, with_absolute_paths
     from sat_peft.localization import choose_threshold
-    from sat_peft.run import check_output
-    from sat_peft.sweep import run_cells
+    from sat_peft.runs.folder import check_output
+    from sat_peft.runs.sweep import run_cells
 
     if config.trials < 1 or not config.shots:
         raise UsageError(f"trials must be at least 1 and shots be given, got {config.trials} and {config.shots}.")
@@ -89,7 +89,10 @@ def run_cell(config: Config, read_data) -> dict:
     from accelerate.utils import set_seed
 
     from sat_peft import save_adapter
-    from sat_peft.building import (
+    from sat_peft.data.shots import choose_shots
+    from sat_peft.report.tables import parameter_table
+    from sat_peft.runs.folder import RunFolder
+    from sat_peft.training.building import (
         create_accelerator,
         create_criterion,
         create_loaders,
@@ -97,12 +100,9 @@ def run_cell(config: Config, read_data) -> dict:
         fit_readout,
         start_masks,
     )
-    from sat_peft.comparison import close_run, compare, write_results
-    from sat_peft.data.shots import choose_shots
-    from sat_peft.parameters import count_parameters
-    from sat_peft.report.tables import parameter_table
-    from sat_peft.run import RunFolder
-    from sat_peft.training import Training
+    from sat_peft.training.comparison import close_run, compare, write_results
+    from sat_peft.training.loop import Training
+    from sat_peft.tuner.parameters import count_parameters
 
     start = time.perf_counter()
     accelerator = create_accelerator(config, config, config.output)
@@ -171,7 +171,7 @@ def report(config: Config, output: Path, results: dict[str, dict]) -> None:
     """Table and plot of all cells: mean and standard deviation over the trials."""
     from sat_peft.files.outputs import write_json_atomic, write_text_atomic
     from sat_peft.report.sweeps import draw_shots, point_table
-    from sat_peft.sweep import gather_point
+    from sat_peft.runs.sweep import gather_point
 
     points = [
         gather_point(str(shots), [cell for name, cell in results.items() if name.startswith(f"shots-{shots}/")])

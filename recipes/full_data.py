@@ -17,11 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from sat_peft.command_line import RESUMABLE, parse, run
+from sat_peft.commands.command_line import RESUMABLE, parse, run
 from sat_peft.data.options import DataOptions
 from sat_peft.errors import UsageError
-from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
-from sat_peft.presets import PRESETS
+from sat_peft.options.presets import PRESETS
+from sat_peft.options.training import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
 
 # What needs torch is imported inside the function, so that --help and a mistyped option answer at once.
 
@@ -44,7 +44,13 @@ def main(config: Config) -> None:
 
     from sat_peft import save_adapter
     from sat_peft.backbones import choose_backbone
-    from sat_peft.building import (
+    from sat_peft.data.options import load, with_absolute_paths
+    from sat_peft.evaluation.evaluator import evaluate
+    from sat_peft.evaluation.measure import sat_method
+    from sat_peft.localization import choose_threshold
+    from sat_peft.report.tables import parameter_table
+    from sat_peft.runs.folder import RunFolder, check_output
+    from sat_peft.training.building import (
         create_accelerator,
         create_criterion,
         create_loaders,
@@ -52,16 +58,10 @@ def main(config: Config) -> None:
         fit_readout,
         start_masks,
     )
-    from sat_peft.comparison import close_run, compare, write_results
-    from sat_peft.data.options import load, with_absolute_paths
-    from sat_peft.evaluation.evaluator import evaluate
-    from sat_peft.evaluation.measure import sat_method
-    from sat_peft.localization import choose_threshold
-    from sat_peft.parameters import count_parameters
-    from sat_peft.report.tables import parameter_table
-    from sat_peft.run import RunFolder, check_output
-    from sat_peft.training import Training
+    from sat_peft.training.comparison import close_run, compare, write_results
+    from sat_peft.training.loop import Training
     from sat_peft.tuner.checkpoint import load_adapter_weights
+    from sat_peft.tuner.parameters import count_parameters
 
     start = time.perf_counter()
     if config.epochs < 1:

@@ -19,13 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from sat_peft.command_line import RESUMABLE, parse, run
+from sat_peft.commands.command_line import RESUMABLE, parse, run
 from sat_peft.data.options import DataOptions
 from sat_peft.errors import UsageError, unknown_choice
-from sat_peft.evaluation.choices import BaselineName
-from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
-from sat_peft.presets import PRESETS
-from sat_peft.regimes import REGIMES
+from sat_peft.options.choices import BaselineName
+from sat_peft.options.presets import PRESETS
+from sat_peft.options.regimes import REGIMES
+from sat_peft.options.training import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
 
 # What needs torch is imported inside the functions, so that --help and a mistyped option answer at once.
 
@@ -37,8 +37,8 @@ class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, Mo
     config: Path | None = None
     """Take the settings of the run folder or config.json that is named."""
     regimes: tuple[str, ...] = ()
-    """What is trained: names of `sat_peft.regimes.REGIMES`, or `all`; they set --tune, --head and their like. Without
-    any, these options say it themselves: LoRA of rank 1 in the attention's projections and a pointwise head."""
+    """What is trained: names of `sat_peft.options.regimes.REGIMES`, or `all`; they set --tune, --head and their like.
+    Without any, these options say it themselves: LoRA of rank 1 in the attention's projections and a pointwise head."""
     max_parameters: int | None = None
     """Refuse to train more parameters than these."""
     baselines: tuple[BaselineName, ...] = ()
@@ -71,8 +71,8 @@ def main(config: Config) -> None:
     from sat_peft.backbones import choose_backbone
     from sat_peft.data.options import load, with_absolute_paths
     from sat_peft.localization import choose_threshold
-    from sat_peft.run import check_output
-    from sat_peft.sweep import run_cells
+    from sat_peft.runs.folder import check_output
+    from sat_peft.runs.sweep import run_cells
 
     if config.trials < 1:
         raise UsageError(f"trials must be at least 1, got {config.trials}.")
@@ -113,7 +113,10 @@ def run_cell(config: Config, read_data) -> dict:
     from accelerate.utils import set_seed
 
     from sat_peft import save_adapter
-    from sat_peft.building import (
+    from sat_peft.data.shots import choose_shots
+    from sat_peft.report.tables import parameter_table
+    from sat_peft.runs.folder import RunFolder
+    from sat_peft.training.building import (
         create_accelerator,
         create_criterion,
         create_loaders,
@@ -121,12 +124,9 @@ def run_cell(config: Config, read_data) -> dict:
         fit_readout,
         start_masks,
     )
-    from sat_peft.comparison import close_run, compare, write_results
-    from sat_peft.data.shots import choose_shots
-    from sat_peft.parameters import count_parameters
-    from sat_peft.report.tables import parameter_table
-    from sat_peft.run import RunFolder
-    from sat_peft.training import Training
+    from sat_peft.training.comparison import close_run, compare, write_results
+    from sat_peft.training.loop import Training
+    from sat_peft.tuner.parameters import count_parameters
 
     start = time.perf_counter()
     accelerator = create_accelerator(config, config, config.output)
@@ -200,7 +200,7 @@ def report(config: Config, output: Path, results: dict[str, dict]) -> None:
     """Table and plot of all regimes: mean and standard deviation over the trials."""
     from sat_peft.files.outputs import write_json_atomic, write_text_atomic
     from sat_peft.report.sweeps import draw_parameters, point_table
-    from sat_peft.sweep import gather_point, pareto_front
+    from sat_peft.runs.sweep import gather_point, pareto_front
 
     runs: dict[str, list[dict]] = {}
     for name, cell in results.items():

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
         localize,
         score_maps,
     )
-    from sat_peft.localizer import Localization, Localizer
-    from sat_peft.losses import SatLoss, SatLossTerms
+    from sat_peft.prediction.localizer import Localization, Localizer
+    from sat_peft.training.losses import SatLoss, SatLossTerms
     from sat_peft.tuner import (
         FrozenTokens,
         SatConfig,
@@ -45,8 +45,8 @@ _MODULES = {
         "localize",
         "score_maps",
     ),
-    "sat_peft.localizer": ("Localization", "Localizer"),
-    "sat_peft.losses": ("SatLoss", "SatLossTerms"),
+    "sat_peft.prediction.localizer": ("Localization", "Localizer"),
+    "sat_peft.training.losses": ("SatLoss", "SatLossTerms"),
     "sat_peft.tuner": (
         "FrozenTokens",
         "SatConfig",

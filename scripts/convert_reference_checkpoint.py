@@ -29,7 +29,7 @@ class Config:
 
 def main(config: Config) -> None:
     # The heavy imports wait until the options are read, so that --help and a mistyped option answer at once.
-    from sat_peft.reference_checkpoint import BACKBONE_FILE, convert_reference_checkpoint
+    from sat_peft.runs.reference_checkpoint import BACKBONE_FILE, convert_reference_checkpoint
 
     folder, checkpoint = convert_reference_checkpoint(
         config.path, config.backbone, config.output, num_spatial_blocks=config.num_spatial_blocks

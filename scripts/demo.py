@@ -19,7 +19,7 @@ from uuid import uuid4
 
 import tyro
 
-from sat_peft.command_line import run
+from sat_peft.commands.command_line import run
 from sat_peft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Methods:
         from sat_peft import Localizer
         from sat_peft.evaluation.registry import baselines
         from sat_peft.evaluation.trained import baseline_methods, trained_baselines
-        from sat_peft.localizer import find_trained
+        from sat_peft.prediction.localizer import find_trained
 
         origin = {"backbone": config.backbone, "weights": config.weights}
         self.sat: Localizer = Localizer.from_pretrained(config.run, threshold=config.threshold, **origin)
@@ -108,7 +108,7 @@ class Methods:
 def boxes_at(found: Found, threshold: float) -> Found:
     """The same maps with the boxes that another threshold reads off them."""
     from sat_peft import localize
-    from sat_peft.localizer import PROTOCOL
+    from sat_peft.prediction.localizer import PROTOCOL
 
     localizations = {}
     for title, one in found.localizations.items():
@@ -119,7 +119,7 @@ def boxes_at(found: Found, threshold: float) -> Found:
 
 def record(found: Found, threshold: float) -> dict:
     """What is downloaded: boxes are [x0, y0, x1, y1], half open, 0-based, in pixels of the upright image."""
-    from sat_peft.localizer import PROTOCOL
+    from sat_peft.prediction.localizer import PROTOCOL
 
     sat = found.localizations["SAT"]
     width, height = sat.image_size

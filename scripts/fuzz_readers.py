@@ -168,18 +168,18 @@ def _make_run(root: Path) -> None:
 
 def _read_run(root: Path, draw: random.Random) -> None:
     from sat_peft.errors import UsageError
-    from sat_peft.localizer import find_trained, trained_threshold
-    from sat_peft.model_card import write_model_card
-    from sat_peft.options import RunOptions
+    from sat_peft.options.training import RunOptions
+    from sat_peft.prediction.localizer import find_trained, trained_threshold
+    from sat_peft.report.model_card import write_model_card
     from sat_peft.report.page import write_report
-    from sat_peft.run import RunFolder, check_output
+    from sat_peft.runs.folder import RunFolder, check_output
 
     def resume(folder: Path) -> None:
         check_output(folder, {}, resume=True)
         RunFolder(folder, {}, resume=True).forget_metrics("SAT", after=2)
 
     def configuration(folder: Path) -> None:
-        from sat_peft.command_line import read_config
+        from sat_peft.commands.command_line import read_config
 
         read_config(folder, RunOptions)
 
@@ -240,7 +240,7 @@ def _make_checkpoint(root: Path) -> None:
 
 
 def _read_checkpoint(root: Path, draw: random.Random) -> None:
-    from sat_peft.training import read_state
+    from sat_peft.training.loop import read_state
 
     read_state(root / "SAT.pt")
 

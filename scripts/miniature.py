@@ -11,9 +11,9 @@ from pathlib import Path
 
 from sat_peft.files import is_file, read_json_object
 from sat_peft.files.outputs import write_text_atomic
-from sat_peft.regimes import DEFAULT_REGIME, REGIMES
+from sat_peft.options.regimes import DEFAULT_REGIME, REGIMES
 from sat_peft.report.sweeps import draw_parameters, draw_shots, point_table
-from sat_peft.sweep import Point, gather_point, pareto_front
+from sat_peft.runs.sweep import Point, gather_point, pareto_front
 
 # What "a few thousand parameters" means here.
 SMALL = 5000

@@ -23,11 +23,11 @@ from types import ModuleType
 import tyro
 
 from miniature import EXPERIMENTS, write_page
-from sat_peft.command_line import run
+from sat_peft.commands.command_line import run
 from sat_peft.data.splits import load_splits
 from sat_peft.errors import unknown_choice
-from sat_peft.presets import PART_SCENES, PRESETS
-from sat_peft.sweep import run_cells
+from sat_peft.options.presets import PART_SCENES, PRESETS
+from sat_peft.runs.sweep import run_cells
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "few_shot.py"
 # The first cell of a machine has no others to tell its time.

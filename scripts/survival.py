@@ -32,11 +32,10 @@ import torch
 import tyro
 from safetensors.torch import save_file
 
-from sat_peft import command_line
-from sat_peft.commands import evaluate, predict
+from sat_peft.commands import command_line, evaluate, predict
 from sat_peft.data.scenes import NOVEL_CLASSES, render_scene, scene_seed
 from sat_peft.files import read_json
-from sat_peft.presets import PRESETS
+from sat_peft.options.presets import PRESETS
 from sat_peft.recipes import few_shot, full_data
 
 # What changes a folder: the moments at which a command is killed.

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from sat_peft import SatConfig, SatLoss
 from sat_peft.data.sampler import EpochSampler
-from sat_peft.training import copy_whole, epochs_of
+from sat_peft.training.loop import copy_whole, epochs_of
 
 PROCESSES, BATCH, CLASSES = 2, 3, 4
 # Images of the loader: the last batches are not full, and there is one more for one process than for the other.

@@ -8,8 +8,8 @@ from functools import partial
 
 import tyro
 
-from sat_peft.command_line import run
-from sat_peft.commands import check_data, count, evaluate, predict, recipe, report, train
+from sat_peft.commands import check_data, count, evaluate, export, predict, recipe, report, train
+from sat_peft.commands.command_line import run
 from sat_peft.errors import unknown_choice
 from sat_peft.version import __version__
 
@@ -21,6 +21,7 @@ COMMANDS = {
     "predict": predict,
     "evaluate": evaluate,
     "report": report,
+    "export": export,
 }
 
 

@@ -56,7 +56,7 @@ def count(config: Config) -> dict:
 
     from sat_peft import SatConfig
     from sat_peft.backbones import create_backbone, resolve_data_config
-    from sat_peft.parameters import adapter_file_bytes, count_parameters
+    from sat_peft.tuner.parameters import adapter_file_bytes, count_parameters
 
     sat = SatConfig(
         num_classes=config.num_classes,

@@ -17,7 +17,7 @@ from typing import Literal
 
 from sat_peft.data.options import DataOptions
 from sat_peft.errors import UsageError
-from sat_peft.evaluation.choices import BaselineName, ProtocolName, TtaName
+from sat_peft.options.choices import BaselineName, ProtocolName, TtaName
 
 INTERRUPTED = "the output folder is as it was"
 
@@ -79,7 +79,7 @@ def main(config: Config) -> None:
     from sat_peft.evaluation.trained import measure_trained, trained_baselines
     from sat_peft.localization import choose_threshold, get_protocol
     from sat_peft.report.evaluation import check_evaluation_folder, evaluation_contents, markdown, write_evaluation
-    from sat_peft.restore import trained_from_adapter, trained_from_run
+    from sat_peft.runs.restore import trained_from_adapter, trained_from_run
 
     # Options: whatever is wrong with them is said before anything is computed.
     if (config.run is None) == (config.adapter is None):

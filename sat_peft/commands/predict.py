@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 import tyro
 
 from sat_peft.errors import UsageError
-from sat_peft.evaluation.choices import TtaName
+from sat_peft.options.choices import TtaName
 
 INTERRUPTED = "the same command goes on where this one stopped"
 
@@ -115,7 +115,7 @@ def main(config: Config) -> None:
         known_folder_labels,
         predict,
     )
-    from sat_peft.restore import trained_from_run
+    from sat_peft.runs.restore import trained_from_run
 
     if (config.run is None) == (config.adapter is None):
         raise UsageError("name either a run folder with --run or an adapter folder with --adapter.")

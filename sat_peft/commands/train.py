@@ -14,10 +14,10 @@ from functools import partial
 from importlib import import_module
 from types import ModuleType
 
-from sat_peft import command_line
+from sat_peft.commands import command_line
 from sat_peft.commands.recipe import RECIPES
 from sat_peft.errors import unknown_choice
-from sat_peft.presets import PRESETS
+from sat_peft.options.presets import PRESETS
 
 INTERRUPTED = command_line.RESUMABLE
 
@@ -38,7 +38,7 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
     """The training that `arguments` ask for: the name of a recipe and its options.
 
     Raises:
-        UsageError: an unknown recipe, and what `sat_peft.command_line.parse` raises.
+        UsageError: an unknown recipe, and what `sat_peft.commands.command_line.parse` raises.
         SystemExit: after --help.
     """
     name, *options = arguments or ["--help"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from sat_peft.command_line import RUN_FIELDS
+from sat_peft.options.training import RUN_FIELDS
 
 if TYPE_CHECKING:
     # datasets and torch are imported by `load`, so that a recipe answers --help at once.

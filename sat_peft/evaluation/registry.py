@@ -8,7 +8,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from sat_peft.evaluation.choices import BASELINE_NAMES
+from sat_peft.options.choices import BASELINE_NAMES
 
 if TYPE_CHECKING:
     from sat_peft.evaluation.evaluator import EvaluatedImage, Method

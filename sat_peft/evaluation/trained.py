@@ -24,7 +24,7 @@ from sat_peft.evaluation.frozen import load_trained
 from sat_peft.evaluation.measure import BOOTSTRAP, Measured, MeasuredLoaders, measure, sat_method, threshold_source
 from sat_peft.evaluation.registry import baselines, localizers, needed_classifiers
 from sat_peft.localization import Protocol
-from sat_peft.restore import TrainedModel
+from sat_peft.runs.restore import TrainedModel
 from sat_peft.tuner import load_adapter
 
 

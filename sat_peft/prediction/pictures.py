@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torchvision.transforms import v2
 
 from sat_peft.files.outputs import atomic_replacement
-from sat_peft.localizer import Localization
+from sat_peft.prediction.localizer import Localization
 
 # Longest side of an overlay in pixels: it is for looking at, not for measuring.
 OVERLAY_SIDE = 1024

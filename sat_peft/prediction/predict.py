@@ -25,10 +25,10 @@ from sat_peft.formats.names import picture_paths, shared_annotation
 from sat_peft.formats.predictions import LOCAL_FILES
 from sat_peft.localization import covers_image
 from sat_peft.localization.scoring import check_min_area
-from sat_peft.localizer import PROTOCOL, Localization, Localizer
 from sat_peft.prediction.folder import MAPS, OVERLAYS, SKIPPED, check_prediction_folder, open_prediction_folder
 from sat_peft.prediction.inputs import ImageFiles
 from sat_peft.prediction.journal import Journal, JournalWriter, repair
+from sat_peft.prediction.localizer import PROTOCOL, Localization, Localizer
 from sat_peft.prediction.pictures import map_picture, overlay, save_picture, thumbnail
 from sat_peft.tuner.backbone import weight_fingerprint
 

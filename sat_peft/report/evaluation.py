@@ -28,13 +28,13 @@ from sat_peft.files.outputs import (
     write_json_atomic,
     write_text_atomic,
 )
+from sat_peft.files.shared_paths import without_absolute_paths
 from sat_peft.report.curves import draw_iou_histograms, draw_threshold_curves
 from sat_peft.report.tables import percent, text_table
-from sat_peft.shared_paths import without_absolute_paths
 
 _FILES = (
     *("results.json", "table.md", "curves.json", "records_*.jsonl", "accuracy_*.png", "iou_*.png"),
-    # Drawn from the others by `python -m sat_peft.report`.
+    # Drawn from the others by `sat-peft report`.
     "report.html",
 )
 

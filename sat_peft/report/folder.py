@@ -19,8 +19,8 @@ from sat_peft.evaluation.measure import Measured
 from sat_peft.evaluation.registry import method_titles
 from sat_peft.files import FileProblem, check_values, is_file, is_folder, parse_json, read_json_object
 from sat_peft.files.readers import open_file
+from sat_peft.files.shared_paths import without_absolute_paths
 from sat_peft.report.curves import iou_histogram
-from sat_peft.shared_paths import without_absolute_paths
 
 # Images that the gallery of a page lists; the tables count all.
 MAX_LISTED = 5000

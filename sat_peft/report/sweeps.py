@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from sat_peft.evaluation.figures import FIGURES, MAIN_FIGURES
 from sat_peft.evaluation.registry import method_titles
 from sat_peft.files.outputs import atomic_replacement
+from sat_peft.files.shared_paths import without_absolute_paths
 from sat_peft.report.tables import percent, text_table
-from sat_peft.shared_paths import without_absolute_paths
-from sat_peft.sweep import Point, pareto_front
+from sat_peft.runs.sweep import Point, pareto_front
 
 
 def _cell(point: Point, method: str, figure: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tabulate import tabulate
 
 from sat_peft.evaluation.figures import FIGURES, MAIN_FIGURES
-from sat_peft.parameters import ParameterCount
+from sat_peft.tuner.parameters import ParameterCount
 
 
 def text_table(

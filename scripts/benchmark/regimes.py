@@ -14,8 +14,8 @@ from peft import get_peft_model
 from torch import nn
 
 from sat_peft.backbones import create_backbone
-from sat_peft.losses import SatLoss
-from sat_peft.training import create_optimizer
+from sat_peft.training.loop import create_optimizer
+from sat_peft.training.losses import SatLoss
 from sat_peft.tuner import FrozenTokens, SatConfig
 from sat_peft.tuner.backbone import base_parameters
 

@@ -64,7 +64,6 @@ def test_mistake_in_a_command_is_a_line_and_status_2(tmp_path, capsys):
         *(("sat_peft", ["train", name, "--help"], 0) for name in RECIPES),
         ("sat_peft", ["train", "few_shot", "--shot", "x"], 2),
         ("sat_peft", ["evaluate", "--protocol", "x"], 2),
-        ("sat_peft.report", ["--help"], 0),
     ],
 )
 def test_help_and_mistyped_options_are_answered_without_the_heavy_imports(tmp_path, module, arguments, status):

@@ -323,7 +323,12 @@ PROGRAM = """
 
 
 def start(folder: Path, images: Path, seconds: float) -> subprocess.Popen:
-    settings = {"tests": str(Path(__file__).parent), "folder": str(folder), "images": str(images), "seconds": seconds}
+    settings = {
+        "tests": str(Path(__file__).parents[1] / "helpers"),
+        "folder": str(folder),
+        "images": str(images),
+        "seconds": seconds,
+    }
     program = textwrap.dedent(PROGRAM).format(**settings)
     return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
 

@@ -12,7 +12,7 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 from sat_peft.backbones import DataConfig
-from sat_peft.command_line import run
+from sat_peft.commands.command_line import run
 from sat_peft.data.features import localization_features, rows_with_boxes
 from sat_peft.data.loaders import ImageRows, build_evaluation_loader, build_loaders, collate
 from sat_peft.data.transforms import evaluation_transform, training_steps, training_transform

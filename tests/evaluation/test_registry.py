@@ -13,10 +13,10 @@ import torch
 
 import sat_peft
 from sat_peft.commands import evaluate
-from sat_peft.evaluation.choices import BASELINE_NAMES, BaselineName, ProtocolName
 from sat_peft.evaluation.registry import baselines, localizers, method_titles, needed_classifiers
 from sat_peft.localization import PROTOCOLS
-from sat_peft.options import EvaluationOptions
+from sat_peft.options.choices import BASELINE_NAMES, BaselineName, ProtocolName
+from sat_peft.options.training import EvaluationOptions
 
 
 def test_choices_of_the_command_line_are_the_registries():
@@ -44,7 +44,7 @@ def test_a_baseline_and_a_protocol_are_one_file_each(tmp_path):
         "PROTOCOL = dataclasses.replace(WSOL, name='wsol96', image=ImageTransform(resize=(96, 96)))\n"
     )
     code = (
-        "import sys, tyro; from sat_peft.options import EvaluationOptions\n"
+        "import sys, tyro; from sat_peft.options.training import EvaluationOptions\n"
         "options = tyro.cli(EvaluationOptions, args='--baselines cam_again --protocol wsol96'.split())\n"
         "print(options.baselines[0], options.protocol, 'torch' in sys.modules, 'cv2' in sys.modules)\n"
         "from sat_peft.evaluation.registry import method_titles, needed_classifiers\n"

@@ -14,8 +14,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
-from sat_peft.building import create_accelerator
 from sat_peft.errors import UsageError
+from sat_peft.training.building import create_accelerator
 from sat_peft.tuner import block
 
 ROOT = Path(__file__).parents[2]
@@ -128,7 +128,7 @@ def accelerator_of(device: str = "cpu", distributed_type=DistributedType.NO, mix
 
 
 def test_float16_on_a_cpu_is_refused(options, recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr("sat_peft.building.Accelerator", accelerator_of(mixed_precision="fp16")[1])
+    monkeypatch.setattr("sat_peft.training.building.Accelerator", accelerator_of(mixed_precision="fp16")[1])
     with pytest.raises(UsageError, match="fp16 mixed precision needs a GPU"):
         recipe.main(recipe.Config(**options, output=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
@@ -136,7 +136,7 @@ def test_float16_on_a_cpu_is_refused(options, recipe, tmp_path, monkeypatch):
 
 def test_deepspeed_is_told_the_batch_size_of_a_process(options, recipe, tmp_path, monkeypatch):
     made, create = accelerator_of("cuda", DistributedType.DEEPSPEED)
-    monkeypatch.setattr("sat_peft.building.Accelerator", create)
+    monkeypatch.setattr("sat_peft.training.building.Accelerator", create)
     config = recipe.Config(**options)
     assert create_accelerator(config, config, tmp_path) is made
     assert made.deepspeed_plugin.deepspeed_config == {"train_micro_batch_size_per_gpu": 6}

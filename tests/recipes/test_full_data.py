@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sat_peft.errors import UsageError
-from sat_peft.training import Training
+from sat_peft.training.loop import Training
 
 WEIGHTS = "adapter/adapter_model.safetensors"
 

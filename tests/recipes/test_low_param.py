@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sat_peft.errors import UsageError
-from sat_peft.regimes import REGIMES
+from sat_peft.options.regimes import REGIMES
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from sat_peft.files.outputs import write_json_atomic
 from sat_peft.localization import get_protocol
 from sat_peft.report.evaluation import evaluation_contents, write_evaluation
 from sat_peft.report.page import write_report
-from sat_peft.run import RunFolder
+from sat_peft.runs.folder import RunFolder
 
 
 class Page(HTMLParser):
@@ -287,7 +287,7 @@ def test_output_is_a_page_and_nothing_else(run, tmp_path):
 def test_command_draws_and_says_where(run, tmp_path):
     def command(*arguments):
         return subprocess.run(
-            [sys.executable, "-m", "sat_peft.report", *map(str, arguments)],
+            [sys.executable, "-m", "sat_peft", "report", *map(str, arguments)],
             capture_output=True,
             text=True,
             timeout=300,

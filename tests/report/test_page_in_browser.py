@@ -7,7 +7,7 @@ import pytest
 from run_folders import CLASSES, HOSTILE, write_large_gallery, write_run
 
 from sat_peft.report.page import write_report
-from sat_peft.run import RunFolder
+from sat_peft.runs.folder import RunFolder
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="the page is tested in a browser by selenium")
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402

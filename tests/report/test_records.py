@@ -208,7 +208,7 @@ def test_two_processes_write_the_gallery_of_one(tmp_path):
     """Seven images in batches of two: the sharding repeats one to make both shares equally long."""
     write(tmp_path / "one", 7, batch_size=2, max_pictures=4)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    paths = os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parent)])
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "helpers")])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [*launch, __file__, str(tmp_path / "two")]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)

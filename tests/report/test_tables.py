@@ -1,7 +1,7 @@
 """Tables for the terminal."""
 
-from sat_peft.parameters import ParameterCount
 from sat_peft.report.tables import method_table, parameter_table
+from sat_peft.tuner.parameters import ParameterCount
 
 
 def test_parameter_table():

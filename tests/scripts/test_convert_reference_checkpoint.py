@@ -20,7 +20,7 @@ from sat_peft import load_adapter
 from sat_peft.backbones import create_backbone
 from sat_peft.commands.console import main
 from sat_peft.errors import UsageError
-from sat_peft.reference_checkpoint import convert_reference_checkpoint, read_reference_checkpoint
+from sat_peft.runs.reference_checkpoint import convert_reference_checkpoint, read_reference_checkpoint
 
 ROOT = Path(__file__).parents[2]
 BACKBONE = "sat_peft_test_reference"
@@ -267,7 +267,7 @@ def test_a_failed_write_leaves_nothing(checkpoint, monkeypatch):
     def fail(*arguments, **settings):
         raise OSError("disk full")
 
-    monkeypatch.setattr("sat_peft.reference_checkpoint.save", fail)
+    monkeypatch.setattr("sat_peft.runs.reference_checkpoint.save", fail)
     with pytest.raises(OSError, match="disk full"):
         convert_reference_checkpoint(checkpoint, BACKBONE, checkpoint.parent / "converted")
     assert sorted(checkpoint.parent.iterdir()) == before

@@ -16,7 +16,7 @@ from sat_peft import Localizer
 from sat_peft.errors import UsageError
 from sat_peft.evaluation.baselines.cam import LinearCam
 from sat_peft.evaluation.frozen import save_trained
-from sat_peft.localizer import find_trained
+from sat_peft.prediction.localizer import find_trained
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "demo.py"
 SIZE = (120, 80)

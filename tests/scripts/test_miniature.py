@@ -6,7 +6,7 @@ import re
 import pytest
 
 from miniature import EXPERIMENTS, write_page
-from sat_peft.regimes import DEFAULT_REGIME, REGIMES
+from sat_peft.options.regimes import DEFAULT_REGIME, REGIMES
 
 
 def run(gt_known: float, trainable: int = 121_620, **others: float) -> dict:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from miniature import EXPERIMENTS
-from sat_peft.command_line import parse
-from sat_peft.presets import PRESETS
+from sat_peft.commands.command_line import parse
+from sat_peft.options.presets import PRESETS
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "reproduce.py"))
 CELLS = {name: options for experiment in EXPERIMENTS.values() for name, options in experiment.cells.items()}

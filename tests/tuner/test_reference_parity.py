@@ -9,7 +9,7 @@ from peft import get_peft_model
 from timm.models.vision_transformer import VisionTransformer
 
 from sat_peft import SatConfig, SatLoss, load_reference_weights
-from sat_peft.losses import area_per_image, normalization_per_image
+from sat_peft.training.losses import area_per_image, normalization_per_image
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "sat_model.npz"
 TOLERANCE = 1e-5

@@ -14,7 +14,7 @@ from sat_peft.backbones import create_backbone
 from sat_peft.data.options import DataOptions
 from sat_peft.errors import UsageError
 from sat_peft.nano import NANO_BACKBONE
-from sat_peft.restore import trained_from_adapter, trained_from_run
+from sat_peft.runs.restore import trained_from_adapter, trained_from_run
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from sat_peft.errors import UsageError
-from sat_peft.evaluation.choices import BaselineName, ProtocolName, TtaName
+from sat_peft.options.choices import BaselineName, ProtocolName, TtaName
 
 # Of the run and not of the experiment: an earlier run's are not taken over, and may differ where a run is resumed.
 RUN_FIELDS = ("output", "overwrite", "resume", "config", "threads", "num_workers", "track", "checkpoint_every")

@@ -19,15 +19,15 @@ from sat_peft.evaluation.measure import Measured, MeasuredLoaders, augmented, me
 from sat_peft.evaluation.registry import baselines, localizers, method_titles, needed_classifiers
 from sat_peft.evaluation.summaries import summary_loader
 from sat_peft.files.outputs import atomic_replacement
-from sat_peft.model_card import write_model_card
-from sat_peft.options import EvaluationOptions, LossOptions, OptimizationOptions
-from sat_peft.parameters import ParameterCount
+from sat_peft.options.training import EvaluationOptions, LossOptions, OptimizationOptions
 from sat_peft.report.gallery import draw_best_and_worst
+from sat_peft.report.model_card import write_model_card
 from sat_peft.report.page import REPORT, write_report
 from sat_peft.report.records import measurement, write_gallery
 from sat_peft.report.tables import method_table
-from sat_peft.run import RunFolder
-from sat_peft.training import Training
+from sat_peft.runs.folder import RunFolder
+from sat_peft.training.loop import Training
+from sat_peft.tuner.parameters import ParameterCount
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from sat_peft.data.sampler import EpochSampler
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.files import FileProblem, check_values, path_problem
 from sat_peft.files.outputs import atomic_replacement
-from sat_peft.options import OptimizationOptions
-from sat_peft.run import RunFolder
-from sat_peft.termination import Terminated, is_terminating, termination_waits
+from sat_peft.options.training import OptimizationOptions
+from sat_peft.runs.folder import RunFolder
+from sat_peft.runs.termination import Terminated, is_terminating, termination_waits
 
 # Devices on which torch has AdamW in one kernel: four times faster than its default on a CPU.
 _FUSED_ADAMW = ("cpu", "cuda", "mps", "xpu")

@@ -26,11 +26,11 @@ from sat_peft.backbones import DataConfig, resolve_data_config
 from sat_peft.data.decoding import decode_image, image_to_tensor
 from sat_peft.data.transforms import evaluation_steps
 from sat_peft.errors import UsageError, unknown_choice
-from sat_peft.evaluation.choices import TtaName
 from sat_peft.files import check_values, is_file, read_json_object
 from sat_peft.localization import ThresholdChoice, choose_threshold, localize, localize_all, to_score_map
 from sat_peft.localization.scoring import check_min_area
-from sat_peft.restore import TrainedModel, trained_from_adapter, trained_from_run
+from sat_peft.options.choices import TtaName
+from sat_peft.runs.restore import TrainedModel, trained_from_adapter, trained_from_run
 from sat_peft.tuner import load_adapter
 
 # Boxes in the image's own pixels; the other protocols score crops or fixed sizes, which is for comparing papers.

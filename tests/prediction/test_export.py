@@ -12,9 +12,10 @@ import torch
 from tiny_run import CLASSES, THRESHOLD, write_run
 
 from sat_peft import Localizer
-from sat_peft import export as export_module
+from sat_peft.commands.export import Config, main
 from sat_peft.errors import UsageError
-from sat_peft.export import Config, export_onnx, export_program, main
+from sat_peft.prediction import export as export_module
+from sat_peft.prediction.export import export_onnx, export_program
 
 METADATA = {
     "class_names": CLASSES,

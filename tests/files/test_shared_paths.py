@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from sat_peft.command_line import read_config
+from sat_peft.commands.command_line import read_config
 from sat_peft.data.options import DataOptions, with_absolute_paths
 from sat_peft.errors import UsageError
-from sat_peft.run import RunFolder
-from sat_peft.shared_paths import without_absolute_paths
+from sat_peft.files.shared_paths import without_absolute_paths
+from sat_peft.runs.folder import RunFolder
 
 
 def test_absolute_paths_are_shortened_wherever_they_stand(tmp_path, monkeypatch):

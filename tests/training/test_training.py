@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader
 from sat_peft import SatConfig
 from sat_peft.data.sampler import EpochSampler
 from sat_peft.errors import UsageError
-from sat_peft.options import OptimizationOptions
-from sat_peft.run import RunFolder
-from sat_peft.training import (
+from sat_peft.options.training import OptimizationOptions
+from sat_peft.runs.folder import RunFolder
+from sat_peft.training.loop import (
     SCHEDULES,
     Training,
     TrainingDiverged,
@@ -207,7 +207,7 @@ def test_dropout_matters_in_that_test(tmp_path):
     whole = train(tmp_path / "whole")
     torch.manual_seed(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sat_peft.training._set_random_state", lambda state: None)
+        patch.setattr("sat_peft.training.loop._set_random_state", lambda state: None)
         train(tmp_path / "killed", kill_at=7)
         other = train(tmp_path / "killed")
     assert any(not torch.equal(other[name], value) for name, value in whole.items())

@@ -20,11 +20,11 @@ from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.files import check_values, is_folder, read_json_object
 from sat_peft.files.outputs import full_place, is_disk_full
 from sat_peft.files.paths import shown_path
-from sat_peft.options import RUN_FIELDS
-from sat_peft.presets import default_preset
-from sat_peft.run import is_new, read_status
-from sat_peft.shared_paths import with_recorded_paths
-from sat_peft.termination import Terminated, heed_sigterm
+from sat_peft.files.shared_paths import with_recorded_paths
+from sat_peft.options.presets import default_preset
+from sat_peft.options.training import RUN_FIELDS
+from sat_peft.runs.folder import is_new, read_status
+from sat_peft.runs.termination import Terminated, heed_sigterm
 
 AUTO = "auto"
 # Of the system, where a file or folder may not be written or cannot be.

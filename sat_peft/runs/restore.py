@@ -12,10 +12,10 @@ from torch import nn
 from sat_peft.backbones import create_backbone
 from sat_peft.data.options import DataOptions, recorded_data_options
 from sat_peft.errors import UsageError
-from sat_peft.evaluation.choices import TtaName
 from sat_peft.files import FileProblem, check_values, is_file, read_json_object, shown
-from sat_peft.run import read_status
-from sat_peft.shared_paths import with_recorded_paths
+from sat_peft.files.shared_paths import with_recorded_paths
+from sat_peft.options.choices import TtaName
+from sat_peft.runs.folder import read_status
 
 
 @dataclass(frozen=True)

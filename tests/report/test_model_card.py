@@ -13,9 +13,9 @@ from huggingface_hub import ModelCard
 from tiny_run import write_run
 
 from sat_peft.errors import UsageError
-from sat_peft.model_card import write_model_card
+from sat_peft.report.model_card import write_model_card
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ PUSH = """
 import sys
 from sat_peft import load_adapter
 from sat_peft.backbones import create_backbone
-from sat_peft.model_card import push_to_hub
+from sat_peft.report.model_card import push_to_hub
 
 weights, adapter = sys.argv[1:]
 model = load_adapter(create_backbone("test_vit", weights=weights, image_size=64), adapter)

@@ -11,7 +11,7 @@ import pytest
 
 from sat_peft.errors import UsageError
 from sat_peft.files.outputs import write_json_atomic, write_text_atomic
-from sat_peft.run import RunFolder
+from sat_peft.runs.folder import RunFolder
 
 
 def read(folder: Path, name: str):
@@ -199,7 +199,7 @@ def test_a_run_that_is_replaced_leaves_no_configuration_to_resume(tmp_path, monk
             raise SystemExit
         path.unlink(missing_ok=True)
 
-    monkeypatch.setattr("sat_peft.run.remove", killed)
+    monkeypatch.setattr("sat_peft.runs.folder.remove", killed)
     with pytest.raises(SystemExit):
         RunFolder(tmp_path, {"seed": 1}, overwrite=True)
     assert read(tmp_path, "status.json") == {"status": "starting"}
@@ -247,7 +247,7 @@ def test_a_disk_that_is_too_full_for_the_status_hides_no_error(tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     run = RunFolder(tmp_path, {})
-    monkeypatch.setattr("sat_peft.run.write_json_atomic", full)
+    monkeypatch.setattr("sat_peft.runs.folder.write_json_atomic", full)
     with pytest.raises(UsageError, match="no space is left"), run:
         raise OSError(28, "No space left on device")
     assert read(tmp_path, "status.json") == {"status": "running"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sat_peft.errors import UsageError
-from sat_peft.sweep import Point, gather_point, pareto_front, run_cells
+from sat_peft.runs.sweep import Point, gather_point, pareto_front, run_cells
 
 
 @dataclass(frozen=True)

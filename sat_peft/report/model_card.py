@@ -15,8 +15,8 @@ from sat_peft.evaluation.figures import FIGURES
 from sat_peft.files import check_values, is_file, read_json_object
 from sat_peft.files.outputs import write_text_atomic
 from sat_peft.files.paths import as_code
-from sat_peft.localizer import PROTOCOL
-from sat_peft.restore import read_adapter_config
+from sat_peft.prediction.localizer import PROTOCOL
+from sat_peft.runs.restore import read_adapter_config
 
 CARD_NAME = "README.md"
 TAGS = ["timm", "spatial-aware-token", "weakly-supervised-object-localization"]

@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from sat_peft.run import RunFolder
-from sat_peft.termination import Terminated, heed_sigterm, is_terminating, termination_waits
+from sat_peft.runs.folder import RunFolder
+from sat_peft.runs.termination import Terminated, heed_sigterm, is_terminating, termination_waits
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from sat_peft import SatLoss, SatOutput
 from sat_peft.errors import UsageError
-from sat_peft.losses import (
+from sat_peft.training.losses import (
     BLUR_KERNEL,
     area_per_image,
     border_per_image,
@@ -156,7 +156,7 @@ WORKER = """
 def test_two_processes_give_the_gradients_and_losses_of_one(sizes, tmp_path):
     script, store = tmp_path / "worker.py", tmp_path / "store"
     script.write_text(textwrap.dedent(WORKER))
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     workers = [
         subprocess.Popen([sys.executable, script, str(rank), store, sizes], env=environment) for rank in range(2)
     ]

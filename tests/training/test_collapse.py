@@ -14,8 +14,8 @@ from sat_peft.data.shots import choose_shots
 from sat_peft.data.sources import load_source
 from sat_peft.evaluation.evaluator import evaluate
 from sat_peft.evaluation.measure import sat_method
-from sat_peft.presets import PRESETS
-from sat_peft.training import create_optimizer, epochs_of
+from sat_peft.options.presets import PRESETS
+from sat_peft.training.loop import create_optimizer, epochs_of
 
 PHOTOS = PRESETS["few_shot"]["photos"]
 BLOCKS = 3

@@ -1,8 +1,5 @@
 """Exports a trained model for use without this package: image in, class logits and map out.
 
-    python -m sat_peft.export --run runs/NAME --format onnx --output model.onnx
-    python -m sat_peft.export --adapter DIR --format torch-export --output model.pt2
-
 Input `images`: (B, 3, H, W) float32, resized and normalised as the stored metadata say; outputs `logits` (B, C) and
 `maps` (B, h, w) in (0, 1). The batch is dynamic, the image size is that of the training. ONNX needs the extra `export`
 (`pip install 'sat_peft[export]'`).
@@ -12,19 +9,15 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-import tyro
 
 from sat_peft.errors import UsageError
 from sat_peft.files.outputs import atomic_replacement
-from sat_peft.localizer import PROTOCOL, Localizer, logits_and_maps
+from sat_peft.prediction.localizer import PROTOCOL, Localizer, logits_and_maps
 
 # Largest difference from the model itself that an exported model may have.
 TOLERANCE = 1e-4
@@ -167,45 +160,3 @@ def _check_agreement(model: _LogitsAndMaps, localizer: Localizer, run: Callable)
                     f"the exported model does not agree with the original: its {name} differ by {difference:.2g}, "
                     f"more than {TOLERANCE:g}. Nothing was written."
                 )
-
-
-@dataclass(frozen=True)
-class Config:
-    format: Literal["onnx", "torch-export"]
-    """`onnx` (.onnx), or `torch-export` (.pt2)."""
-    output: Path
-    """File to write."""
-    run: Path | None = None
-    """Run folder of a training recipe."""
-    adapter: Path | None = None
-    """Adapter folder, instead of a run."""
-    backbone: str | None = None
-    """Name of the backbone; by default the one that the run or the adapter records."""
-    weights: Path | None = None
-    """Local weights of the backbone (a .safetensors file, or a folder with one), instead of a download."""
-    threshold: float | None = None
-    """Threshold that is stored; by default the one that the run chose, else the protocol's."""
-
-
-def main(config: Config) -> None:
-    """What `python -m sat_peft.export` does."""
-    if (config.run is None) == (config.adapter is None):
-        raise UsageError("name either a run folder with --run or an adapter folder with --adapter.")
-    localizer = Localizer.from_pretrained(
-        config.run or config.adapter,
-        backbone=config.backbone,
-        weights=config.weights,
-        threshold=config.threshold,
-        device="cpu",
-    )
-    export = {"onnx": export_onnx, "torch-export": export_program}[config.format]
-    path = export(localizer, config.output)
-    print(f"{path}  ({path.stat().st_size / 1e6:.1f} MB; agrees with the model to {TOLERANCE:g})")
-
-
-if __name__ == "__main__":
-    try:
-        main(tyro.cli(Config, description=__doc__))
-    except UsageError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        sys.exit(2)

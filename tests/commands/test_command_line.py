@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sat_peft.command_line import parse, read_config, run
+from sat_peft.commands.command_line import parse, read_config, run
 from sat_peft.errors import UsageError
-from sat_peft.termination import Terminated
+from sat_peft.runs.termination import Terminated
 
 
 @dataclass(frozen=True)

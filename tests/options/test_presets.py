@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sat_peft.presets import PRESETS
+from sat_peft.options.presets import PRESETS
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 @pytest.mark.parametrize("recipe", PRESETS)

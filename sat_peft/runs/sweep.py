@@ -13,7 +13,7 @@ from accelerate import PartialState
 from sat_peft.errors import UsageError
 from sat_peft.files import read_json_object
 from sat_peft.files.outputs import FolderLock, check_writable, remove_unfinished
-from sat_peft.run import changed_settings, is_new, read_status
+from sat_peft.runs.folder import changed_settings, is_new, read_status
 
 
 def run_cells(

@@ -19,7 +19,7 @@ from sat_peft.evaluation.evaluator import Evaluation, evaluate
 from sat_peft.evaluation.figures import MAIN_FIGURES
 from sat_peft.evaluation.measure import Measured
 from sat_peft.report.records import measurement, write_gallery
-from sat_peft.run import RunFolder
+from sat_peft.runs.folder import RunFolder
 
 HOSTILE = "<script>window.hacked = 1</script>"
 CLASSES = ("cat", HOSTILE, 'dog" onload="window.hacked = 1')

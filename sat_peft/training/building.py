@@ -23,8 +23,8 @@ from sat_peft.data.feature_cache import FeatureRows, FeatureSource, build_featur
 from sat_peft.data.loaders import ImageRows, Loaders, build_loaders
 from sat_peft.data.splits import check_class_names
 from sat_peft.errors import UsageError
-from sat_peft.losses import SatLoss
-from sat_peft.options import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
+from sat_peft.options.training import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
+from sat_peft.training.losses import SatLoss
 from sat_peft.tuner import SatConfig, calibrate_masks, fit_class_readout, load_adapter
 from sat_peft.tuner.scope import frozen_blocks
 

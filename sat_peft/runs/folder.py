@@ -48,9 +48,9 @@ from sat_peft.files.outputs import (
     write_json_atomic,
     write_text_atomic,
 )
-from sat_peft.options import RUN_FIELDS
-from sat_peft.shared_paths import PATHS, split_paths, with_recorded_paths
-from sat_peft.termination import termination_waits
+from sat_peft.files.shared_paths import PATHS, split_paths, with_recorded_paths
+from sat_peft.options.training import RUN_FIELDS
+from sat_peft.runs.termination import termination_waits
 
 # What a run writes beside its configuration and status.
 _FILES = (

@@ -9,7 +9,7 @@ from peft import PeftModel, get_peft_model
 
 from sat_peft import SatConfig, load_adapter, save_adapter
 from sat_peft.nano import NANO_BACKBONE
-from sat_peft.parameters import ParameterCount, adapter_file_bytes, count_parameters
+from sat_peft.tuner.parameters import ParameterCount, adapter_file_bytes, count_parameters
 
 # timm's test_vit: width 64, hidden width 192, 6 blocks, patches of 16 pixels.
 DIM, HIDDEN = 64, 192

@@ -1,0 +1,1 @@
+"""The run folder: written while a recipe runs, found again afterwards."""
