@@ -8,12 +8,12 @@ from functools import partial
 
 import tyro
 
-from sat_peft.commands import check_data, count, evaluate, export, predict, recipe, report, train
-from sat_peft.commands.command_line import run
+from sat_peft.commands import check_data, command_line, count, evaluate, export, predict, recipe, report, run, train
 from sat_peft.errors import unknown_choice
 from sat_peft.version import __version__
 
 COMMANDS = {
+    "run": run,
     "train": train,
     "recipe": recipe,
     "check-data": check_data,
@@ -65,4 +65,4 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
         parse = partial(train.parse, options)
     else:
         parse = partial(tyro.cli, command.Config, prog=f"sat-peft {name}", description=command.__doc__, args=options)
-    return run(command.main, parse, interrupted=command.INTERRUPTED)
+    return command_line.run(command.main, parse, interrupted=command.INTERRUPTED)

@@ -1,0 +1,106 @@
+"""From a folder of images to boxes in one command, as a user gives it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from tiny_folder import CLASSES, write_folder
+
+from sat_peft.commands import run as command
+from sat_peft.errors import UsageError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def threads():
+    """The command sets the number of threads, which is put back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory) -> dict:
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_file(timm.create_model("test_vit").state_dict(), file)
+    return {"backbone": "test_vit", "weights": file, "image_size": 64, "steps": 2, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Nine images in class folders, without splits and without boxes."""
+    folder = tmp_path_factory.mktemp("photos")
+    write_folder(folder / "split", boxes=False)
+    shutil.move(folder / "split" / "train", folder / "photos")
+    return folder / "photos"
+
+
+@pytest.fixture(scope="module")
+def done(photos, options, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("done") / "boxes"
+    assert command.main(command.Config(images=photos, output=output, formats=("jsonl", "voc"), **options)) == 0
+    return output
+
+
+def predictions(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "predictions/predictions.jsonl").read_text().splitlines()]
+
+
+def test_every_image_has_a_box_of_its_own_class(photos, done):
+    rows = predictions(done)
+    assert [row["image_id"] for row in rows] == [
+        f"{each.name}/{index}.jpg" for each in sorted(CLASSES, key=lambda each: each.name) for index in range(3)
+    ]
+    assert all(row["label"] == row["image_id"].split("/")[0] for row in rows)
+    assert len(list((done / "predictions/voc").rglob("*.xml"))) == 9
+    assert (done / "run/report.html").exists()
+    assert (done / "check/contact_sheet.png").exists()
+    results = json.loads((done / "run/results.json").read_text())
+    assert list(results["methods"]) == ["sat"]
+    assert results["training_images"] == 6  # one of three is set aside in every class
+
+
+def test_second_call_computes_nothing_again(photos, done, options, capsys):
+    before = {path: path.stat().st_mtime_ns for path in (done / "run").rglob("*") if path.is_file()}
+    assert command.main(command.Config(images=photos, output=done, formats=("jsonl", "voc"), **options)) == 0
+    assert "finished before" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (done / "run").rglob("*") if path.is_file()} == before
+
+
+def test_images_in_no_class_folder_get_the_predicted_class(photos, done, options, tmp_path):
+    more = shutil.copytree(photos, tmp_path / "more")
+    shutil.copy(next(photos.rglob("*.jpg")), more / "loose.jpg")
+    output = tmp_path / "boxes"
+    command.main(command.Config(images=more, output=output, **options))
+    rows = {row["image_id"]: row for row in predictions(output)}
+    assert len(rows) == 10
+    assert all(row["label"] == row["predicted_label"] for row in rows.values())
+    assert "loose.jpg" in rows
+
+
+def test_other_options_are_refused_and_leave_the_run(photos, done, options):
+    before = (done / "run/results.json").read_bytes()
+    with pytest.raises(UsageError, match="was started with steps 2"):
+        command.main(command.Config(images=photos, output=done, **options | {"steps": 3}))
+    assert (done / "run/results.json").read_bytes() == before
+
+
+def test_what_stops_training_ends_the_command(photos, options, tmp_path, capsys):
+    bad = shutil.copytree(photos, tmp_path / "bad")
+    next(bad.rglob("*.jpg")).write_bytes(b"no image")
+    output = tmp_path / "boxes"
+    assert command.main(command.Config(images=bad, output=output, **options)) == 1
+    assert "--skip-bad" in capsys.readouterr().out
+    assert not (output / "run").exists()
+    assert command.main(command.Config(images=bad, output=output, skip_bad=True, **options)) == 0
+    assert len(predictions(output)) == 8
+
+
+def test_output_among_the_images_is_refused(photos, options):
+    with pytest.raises(UsageError, match="would be taken for a class"):
+        command.main(command.Config(images=photos, output=photos / "boxes", **options))
+    assert not (photos / "boxes").exists()
