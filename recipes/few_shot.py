@@ -27,10 +27,12 @@ from sat_peft.options.training import EvaluationOptions, LossOptions, ModelOptio
 
 # What needs torch is imported inside the functions, so that --help and a mistyped option answer at once.
 
+PresetName = Literal[tuple(PRESETS["few_shot"])]
+
 
 @dataclass(frozen=True)
 class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, ModelOptions, DataOptions):
-    preset: Literal["part_scenes", "photos", "cub", "ilsvrc"] | None = None
+    preset: PresetName | None = None
     """Named settings, which other options override; by default `part_scenes` for that data, else `photos`."""
     config: Path | None = None
     """Take the settings of the run folder or config.json that is named."""

@@ -22,17 +22,19 @@ from typing import Literal
 from sat_peft.commands.command_line import RESUMABLE, parse, run
 from sat_peft.data.options import DataOptions
 from sat_peft.errors import UsageError, unknown_choice
-from sat_peft.options.choices import BaselineName
+from sat_peft.options.choices import BaselineName, HeadName
 from sat_peft.options.presets import PRESETS
 from sat_peft.options.regimes import REGIMES
 from sat_peft.options.training import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
 
 # What needs torch is imported inside the functions, so that --help and a mistyped option answer at once.
 
+PresetName = Literal[tuple(PRESETS["low_param"])]
+
 
 @dataclass(frozen=True)
 class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, ModelOptions, DataOptions):
-    preset: Literal["part_scenes", "photos", "cub", "ilsvrc", "ilsvrc_dinov2"] | None = None
+    preset: PresetName | None = None
     """Named settings, which other options override; by default `part_scenes` for that data, else `photos`."""
     config: Path | None = None
     """Take the settings of the run folder or config.json that is named."""
@@ -43,7 +45,7 @@ class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, Mo
     """Refuse to train more parameters than these."""
     baselines: tuple[BaselineName, ...] = ()
     """Measured beside SAT, on the same backbone, images and steps."""
-    head: Literal["conv3x3", "conv1x1", "separable"] = "conv1x1"
+    head: HeadName = "conv1x1"
     """The classification head (the paper's is conv3x3)."""
     lora_rank: int = 1
     """Rank of LoRA, for --tune lora."""

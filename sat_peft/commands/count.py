@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from typing import Literal
+
+from sat_peft.options.choices import HeadName, TuneMode
 
 INTERRUPTED = "nothing was counted"
 
@@ -26,11 +27,11 @@ class Config:
     """Number of image classes."""
     num_spatial_blocks: int = 3
     """K: the last blocks in which the spatial token masks the attention."""
-    tune: Literal["none", "bias_norm", "lora", "full"] = "lora"
+    tune: TuneMode = "lora"
     """Trained besides the token and the head, in the last blocks: nothing, biases and norms, LoRA, or all of them."""
     num_tuned_blocks: int | None = None
     """The last blocks that --tune reaches; K by default."""
-    head: Literal["conv3x3", "conv1x1", "separable"] = "conv3x3"
+    head: HeadName = "conv3x3"
     """The classification head (the paper's is conv3x3)."""
     lora_rank: int = 8
     """Rank of LoRA, for --tune lora."""

@@ -17,7 +17,7 @@ from typing import Literal
 
 from sat_peft.data.options import DataOptions
 from sat_peft.errors import UsageError
-from sat_peft.options.choices import BaselineName, ProtocolName, TtaName
+from sat_peft.options.choices import BaselineName, ProtocolName, ThresholdSource, TtaName
 
 INTERRUPTED = "the output folder is as it was"
 
@@ -43,7 +43,7 @@ class Config(DataOptions):
     baselines: tuple[BaselineName, ...] | None = None
     """Evaluated beside SAT; by default all whose weights the run has, and the centre box."""
 
-    threshold_source: Literal["fixed", "validation", "unsupervised", "oracle"] | None = None
+    threshold_source: ThresholdSource | None = None
     """`fixed` (--threshold, or the protocol's own), `validation` (the best there), `unsupervised` (from the maps of
     the validation or, without one, the training images; no boxes) or `oracle` (the best on the evaluated images). By
     default `fixed` with --threshold, else `validation` where that split has boxes, else `unsupervised` for a run and

@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 import tyro
 
 from sat_peft.errors import UsageError
-from sat_peft.options.choices import TtaName
+from sat_peft.options.choices import FormatName, TtaName
 
 INTERRUPTED = "the same command goes on where this one stopped"
 
@@ -58,7 +58,7 @@ class Config:
     min_area: float = 0.01
     """Smallest component that --multi keeps, as a share of the image."""
 
-    formats: tuple[Literal["jsonl", "coco", "voc", "yolo", "label_studio", "imagefolder"], ...] = ("jsonl", "coco")
+    formats: tuple[FormatName, ...] = ("jsonl", "coco")
     """`jsonl` (predictions.jsonl), `coco` (coco.json), `voc` (voc/*.xml), `yolo` (yolo/labels/*.txt), `label_studio`
     (label_studio/tasks.json, with the boxes as predictions), `imagefolder` (metadata.jsonl, for the root folder of the
     images)."""

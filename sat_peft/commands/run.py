@@ -19,6 +19,7 @@ from typing import Literal
 import tyro
 
 from sat_peft.errors import UsageError
+from sat_peft.options.choices import FormatName
 
 INTERRUPTED = "the same command goes on where this one stopped"
 
@@ -44,7 +45,7 @@ class Config:
     skip_bad: bool = False
     """Leave out images that cannot be used, counted and listed, instead of stopping."""
 
-    formats: tuple[Literal["jsonl", "coco", "voc", "yolo", "label_studio", "imagefolder"], ...] = ("jsonl", "coco")
+    formats: tuple[FormatName, ...] = ("jsonl", "coco")
     """Formats of the boxes, as `sat-peft predict` writes them."""
     multi: bool = False
     """A box for every component of the foreground, largest first, instead of the largest component alone."""

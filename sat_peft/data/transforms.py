@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 from torchvision.transforms import InterpolationMode, v2
 
 from sat_peft.backbones import DataConfig
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.localization import ImageTransform, Protocol, get_protocol
+from sat_peft.options.choices import AugmentationName
 
 # Resizing before a random crop: 256 for a crop of 224, as is usual on CUB and ILSVRC.
 _RESIZE_RATIO = 256 / 224
@@ -17,7 +20,7 @@ _SHIFT_RATIO = 1 / 12
 # Where the centre crop is among the ten.
 CENTRE_OF_TEN = 4
 
-AUGMENTATIONS = ("shift", "crop", "none")
+AUGMENTATIONS = get_args(AugmentationName)
 
 
 def _resize(size: tuple[int, int], interpolation: str) -> v2.Resize:

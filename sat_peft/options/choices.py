@@ -1,6 +1,7 @@
-"""What an evaluation can be asked for by name: a module of one of these folders is a choice of the command line.
+"""What can be asked for by name, once: options of the command line and fields of `SatConfig` are annotated with these.
 
-The modules are not imported here, so that --help and a mistyped option answer at once.
+What does the work is not imported here, so that --help and a mistyped option answer at once. A module of the folders of
+baselines and protocols is a choice by itself; a test holds the other names against what carries them out.
 """
 
 import pkgutil
@@ -19,3 +20,14 @@ BaselineName = Literal[BASELINE_NAMES]
 # Test-time augmentation: what the maps and classes of an image are the mean over.
 TtaName = Literal["none", "flip"]
 ProtocolName = Literal[_names("localization/protocols")]
+
+TuneMode = Literal["none", "bias_norm", "lora", "full"]
+HeadName = Literal["conv3x3", "conv1x1", "separable"]
+TokenInit = Literal["random", "class_token"]
+TokenEntry = Literal["input", "late", "isolated"]
+
+ScheduleName = Literal["cosine", "linear", "constant_with_warmup"]
+AugmentationName = Literal["shift", "crop", "none"]
+
+ThresholdSource = Literal["fixed", "validation", "unsupervised", "oracle"]
+FormatName = Literal["jsonl", "coco", "voc", "yolo", "label_studio", "imagefolder"]

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Literal
 
 from sat_peft.errors import UsageError
-from sat_peft.options.choices import BaselineName, ProtocolName, TtaName
+from sat_peft.options.choices import (
+    AugmentationName,
+    BaselineName,
+    HeadName,
+    ProtocolName,
+    ScheduleName,
+    TokenEntry,
+    TokenInit,
+    TtaName,
+    TuneMode,
+)
 
 # Of the run and not of the experiment: an earlier run's are not taken over, and may differ where a run is resumed.
 RUN_FIELDS = ("output", "overwrite", "resume", "config", "threads", "num_workers", "track", "checkpoint_every")
@@ -30,13 +40,13 @@ class ModelOptions:
     num_spatial_blocks: int | None = None
     """K: the last blocks in which the spatial token masks the attention; by default a quarter of them, as in the paper
     (3 of 12)."""
-    tune: Literal["none", "bias_norm", "lora", "full"] = "lora"
+    tune: TuneMode = "lora"
     """Trained besides the token and the head, in the last blocks: nothing, biases and norms, LoRA, or all of them."""
     num_tuned_blocks: int | None = None
     """The last blocks that --tune reaches; K by default."""
-    head: Literal["conv3x3", "conv1x1", "separable"] = "conv3x3"
+    head: HeadName = "conv3x3"
     """The classification head (the paper's is conv3x3)."""
-    token_init: Literal["random", "class_token"] | None = None
+    token_init: TokenInit | None = None
     """The spatial token starts at random (the paper) or as a copy of the class token; by default as the class token
     where the backbone has one."""
     train_head: bool = True
@@ -47,7 +57,7 @@ class ModelOptions:
     class_readout: bool = False
     """After the training, fit linear discriminants of the classes on the patch tokens of the training images: maps then
     leave out what is of another class, and few images classify better (not in the paper)."""
-    token_entry: Literal["input", "late", "isolated"] = "isolated"
+    token_entry: TokenEntry = "isolated"
     """Where the spatial token meets the other tokens: `input` (the paper); `isolated`, from the input on without being
     read in the frozen blocks, as accurate in half the time and memory; `late`, before the first spatial block, which a
     feature cache needs. The latter two need no gradients in frozen blocks."""
@@ -91,7 +101,7 @@ class OptimizationOptions:
     """Batches per optimizer step. The area of the loss is that of each batch, over all processes."""
     learning_rate: float = 1e-3
     """Of AdamW."""
-    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    schedule: ScheduleName = "cosine"
     """Of the learning rate, after the warm-up."""
     warmup_steps: int = 10
     """Steps in which the learning rate rises."""
@@ -99,7 +109,7 @@ class OptimizationOptions:
     """Of AdamW; biases, norms and tokens have none."""
     drop_path: float = 0.0
     """Largest rate of stochastic depth, in all blocks (the paper: .1)."""
-    augmentation: Literal["shift", "crop", "none"] = "shift"
+    augmentation: AugmentationName = "shift"
     """`shift`: small reflected shifts and flips; `crop`: random crops from 8/7 of the size and flips (the paper)."""
     feature_cache: Path | None = None
     """Folder of a feature cache: the frozen blocks see every view of a training image once, and training runs the last

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import timm
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -15,6 +14,7 @@ from sat_peft.evaluation.figures import FIGURES
 from sat_peft.files import check_values, is_file, read_json_object
 from sat_peft.files.outputs import write_text_atomic
 from sat_peft.files.paths import as_code
+from sat_peft.options.choices import TtaName
 from sat_peft.prediction.localizer import PROTOCOL
 from sat_peft.runs.restore import read_adapter_config
 
@@ -28,7 +28,7 @@ _RESULTS = {
     "protocol": str,
     "threshold": float,
     "threshold_source": str,
-    "tta": Literal["none", "flip"] | None,
+    "tta": TtaName | None,
     "methods": dict[str, dict[str, float | None]],
     "training_images": int,
     "test_images": int | None,

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import torch
 from accelerate import Accelerator, skip_first_batches
@@ -22,13 +23,14 @@ from sat_peft.data.sampler import EpochSampler
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.files import FileProblem, check_values, path_problem
 from sat_peft.files.outputs import atomic_replacement
+from sat_peft.options.choices import ScheduleName
 from sat_peft.options.training import OptimizationOptions
 from sat_peft.runs.folder import RunFolder
 from sat_peft.runs.termination import Terminated, is_terminating, termination_waits
 
 # Devices on which torch has AdamW in one kernel: four times faster than its default on a CPU.
 _FUSED_ADAMW = ("cpu", "cuda", "mps", "xpu")
-SCHEDULES = ("cosine", "linear", "constant_with_warmup")
+SCHEDULES = get_args(ScheduleName)
 # A cross-entropy beyond this is no longer learning.
 _EXPLODED = 1e3
 _ANEW = "Start the run anew, with --overwrite instead of --resume."

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
-from typing import Literal
+from typing import get_args
 
 from peft import LoraConfig, PeftConfig
 
 from sat_peft.errors import UsageError, unknown_choice
+from sat_peft.options.choices import HeadName, TokenEntry, TokenInit, TuneMode
 
 
 class SatType(str, Enum):  # noqa: UP042, since PEFT splits the text `SatType.SAT`
@@ -18,10 +19,10 @@ class SatType(str, Enum):  # noqa: UP042, since PEFT splits the text `SatType.SA
 
 
 PEFT_TYPE = SatType.SAT
-TUNE_MODES = ("none", "bias_norm", "lora", "full")
-HEADS = ("conv3x3", "conv1x1", "separable")
-TOKEN_INITS = ("random", "class_token")
-TOKEN_ENTRIES = ("input", "late", "isolated")
+TUNE_MODES = get_args(TuneMode)
+HEADS = get_args(HeadName)
+TOKEN_INITS = get_args(TokenInit)
+TOKEN_ENTRIES = get_args(TokenEntry)
 # Fields of LoraConfig that are about all adapters, or are checked by themselves.
 _FOR_EVERY_TUNE = {field.name for field in fields(PeftConfig)} | {"modules_to_save", "bias", "layer_replication"}
 
@@ -78,7 +79,7 @@ class SatConfig(LoraConfig):
         default=3,
         metadata={"help": "Number of last blocks in which the spatial token masks the attention and yields a map."},
     )
-    tune: Literal["none", "bias_norm", "lora", "full"] = field(
+    tune: TuneMode = field(
         default="lora",
         metadata={
             "help": "What learns in the last `num_tuned_blocks` blocks, besides token, position embedding and head: "
@@ -89,7 +90,7 @@ class SatConfig(LoraConfig):
         default=None,
         metadata={"help": "Number of last blocks that `tune` reaches; by default `num_spatial_blocks`."},
     )
-    head: Literal["conv3x3", "conv1x1", "separable"] = field(
+    head: HeadName = field(
         default="conv3x3",
         metadata={"help": "'conv3x3' (paper), 'conv1x1' or 'separable' (depthwise 3x3, then pointwise 1x1)."},
     )
@@ -97,13 +98,13 @@ class SatConfig(LoraConfig):
         default=True,
         metadata={"help": "Whether the head learns; if not, it is saved as it was initialised."},
     )
-    token_init: Literal["random", "class_token"] = field(
+    token_init: TokenInit = field(
         default="random",
         metadata={
             "help": "How the spatial token starts: 'random' (paper) or 'class_token' (a copy of the pretrained one)."
         },
     )
-    token_entry: Literal["input", "late", "isolated"] = field(
+    token_entry: TokenEntry = field(
         default="input",
         metadata={
             "help": "Where the spatial token meets the other tokens: 'input' (paper), 'late' (before the first spatial "
