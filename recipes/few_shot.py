@@ -43,7 +43,7 @@ class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, Mo
     trials: int = 1
     """Runs for each number of shots, with the seeds from --seed on."""
     seed: int = 0
-    """Of the choice of images, the initialisation, the order and the augmentation."""
+    """Seed of the choice of images, the initialisation, the order and the augmentation."""
     steps: int = 150
     """Optimizer steps."""
 

@@ -35,7 +35,7 @@ class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, Mo
     config: Path | None = None
     """Take the settings of the run folder or config.json that is named."""
     seed: int = 0
-    """Of the initialisation, the order and the augmentation."""
+    """Seed of the initialisation, the order and the augmentation."""
     epochs: int = 3
     """Passes over the training images."""
 

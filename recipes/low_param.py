@@ -52,7 +52,7 @@ class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, Mo
     lora_targets: tuple[str, ...] = ("proj",)
     """Linear layers that LoRA reaches, by the end of their names (qkv, proj, fc1, fc2)."""
     learning_rate: float = 3e-3
-    """Of AdamW; few parameters take large steps."""
+    """Learning rate of AdamW; few parameters take large steps."""
     shots: int | Literal["all"] = 1
     """Labelled training images per class; `all` takes every one there is."""
     image_ids: Path | None = None
@@ -60,7 +60,7 @@ class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, Mo
     trials: int = 1
     """Runs of each regime, with the seeds from --seed on."""
     seed: int = 0
-    """Of the choice of images, the initialisation, the order and the augmentation."""
+    """Seed of the choice of images, the initialisation, the order and the augmentation."""
     steps: int = 150
     """Optimizer steps."""
     epochs: int | None = None

@@ -144,7 +144,7 @@ def run(main: Callable[[Any], int | None], options: Callable[[], Any], *, interr
     A user's mistake is told in a line and exits with status 2, Ctrl-C says what is left.
 
     Args:
-        main: of a recipe or command.
+        main: main function of a recipe or command.
         options: parses the command line.
         interrupted: what is told after Ctrl-C.
 

@@ -141,7 +141,7 @@ class DataCheck:
 
     Args:
         splits: those that can be read; none where all entries are bad.
-        findings: by kind.
+        findings: findings by kind.
         remarks: what was left out, and what was read as it was plainly meant.
     """
 

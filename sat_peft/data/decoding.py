@@ -186,7 +186,7 @@ def decode_mask(record: dict, image_id: str) -> np.ndarray:
 
     Args:
         record: `{"bytes": …, "path": …}` as `datasets` stores an undecoded greyscale image, light on the object.
-        image_id: of the image, for the error message.
+        image_id: name of the image, for the error message.
 
     Raises:
         UsageError: as for `decode_image`.
@@ -206,7 +206,7 @@ def decode_masks(
     Args:
         masks, ignore: masks as for `decode_mask`, of which the unions are taken.
         image_size: (width, height) of the upright image in pixels.
-        image_id: of the image, for error messages.
+        image_id: name of the image, for error messages.
 
     Raises:
         UsageError: as for `decode_mask`, or a mask of another size than its image.

@@ -125,7 +125,7 @@ class FeatureRows(Dataset):
     """The tokens of a finished cache as samples; its keys are views whose seed is a place in the cache.
 
     Args:
-        path: of the cache.
+        path: path of the cache.
         labels: (rows,) of the images.
         image_shape: (channels, height, width) of the images that the tokens were made of.
     """
@@ -172,9 +172,10 @@ def open_feature_cache(
     Every process of a launch calls this: one builds, the others wait for it.
 
     Args:
-        folder: of the caches, created if need be. A finished one may be read from a folder without write access.
+        folder: folder of the caches, created if need be. A finished one may be read from a folder without write access.
         source: what it holds the tokens of.
-        limit: of all caches in the folder together, in GB (10^9 bytes); those that were not used for longest go first.
+        limit: limit of all caches in the folder together, in GB (10^9 bytes); those that were not used for longest go
+            first.
         say: is told the size before anything is written, and what else happens.
 
     Raises:

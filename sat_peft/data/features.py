@@ -22,7 +22,7 @@ def localization_features(class_names: list[str], *, with_mask: bool = False, se
     """The features of a data set with these classes, in this order.
 
     Args:
-        class_names: of the labels.
+        class_names: class names of the labels.
         with_mask: add the column `mask`.
         several_masks: as lists of images, and with the column `ignore`.
     """

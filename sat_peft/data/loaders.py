@@ -208,12 +208,12 @@ def build_loaders(
         config: the backbone's image size and normalisation.
         protocol: the evaluation protocol; it decides the evaluation transform.
         batch_size, eval_batch_size: images per process and batch.
-        augmentation: of the training images, see `training_transform`.
+        augmentation: augmentation of the training images, see `training_transform`.
         num_workers: loader processes per loader; 0 loads in the training process.
         cache_train: keep resized training images in memory, which are then read and decoded once.
         cache_bytes: that memory's limit per training process, its loader processes together. Images beyond it are
             read every time.
-        seed: of the training order and of the augmentation, see `EpochSampler`.
+        seed: seed of the training order and of the augmentation, see `EpochSampler`.
 
     Returns:
         Loaders of batches as `collate` makes them. Training batches are shuffled, evaluation batches are in order.

@@ -34,7 +34,7 @@ class DataOptions:
     test_fraction: float = 0.2
     """The same for the test split, where the data has none."""
     split_seed: int = 0
-    """Of these shares; apart from --seed, so that runs of several seeds are tested on the same images."""
+    """Seed of these shares; apart from --seed, so that runs of several seeds are tested on the same images."""
 
     label_from: Literal["largest", "first", "only"] | None = None
     """Which object names the class of an image with several (coco, voc, yolo, hub): the largest (the default), the

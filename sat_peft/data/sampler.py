@@ -25,10 +25,10 @@ class EpochSampler(Sampler[View]):
     resumed run starts, it sees what an undisturbed one would have seen.
 
     Args:
-        num_rows: of the data set.
+        num_rows: number of rows of the data set.
         seed: names the sequence of orders and views.
-        num_views: of each row, that take turns: the seeds of row i are those from i * num_views on. Without it, every
-            epoch has new ones.
+        num_views: number of views of each row, that take turns: the seeds of row i are those from i * num_views on.
+            Without it, every epoch has new ones.
     """
 
     def __init__(self, num_rows: int, seed: int = 0, num_views: int | None = None):

@@ -1,4 +1,4 @@
-"""The splits of a data set by its name: the one door through which recipes get their data."""
+"""The splits of a data set by its name: where recipes get their data from."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DataSplits:
         splits: those that exist, with the columns of `sat_peft.data.features`; `validation` may be missing.
         set_aside: `image_id`s of the splits that were taken from the training images, by split.
         problems: what was skipped and left out.
-        display_names: of class folders, by folder; empty where the data names none.
+        display_names: names of class folders, by folder; empty where the data names none.
     """
 
     splits: dict[str, Dataset]
@@ -77,7 +77,7 @@ def load_splits(
         shots: the train split of PartScenes has at least that many scenes of every class.
         validation_fraction: share of the training images of every class for a validation split; None for none.
         test_fraction: the same for the test split, where the data has none.
-        split_seed: of these shares.
+        split_seed: seed of these shares.
         set_aside: `image_id`s of a run's shares, by split, which are taken instead of drawing anew.
         problems: collects what is wrong; by default the first problem is an error.
         say: takes lines of text: what was set aside, skipped and left out.
@@ -99,9 +99,9 @@ def load_splits(
             if data == PART_SCENES and split == "train" and "scenes_per_class" not in options:
                 sizes = {"scenes_per_class": max(SCENES_PER_CLASS["train"], shots)}
             # A split that is only asked whether it exists has no say in what was skipped.
-            heard = problems if split in wanted or split == "train" else Problems(skip=problems.skip)
+            noted = problems if split in wanted or split == "train" else Problems(skip=problems.skip)
             outside = {"allow_outside": allow_outside}
-            found[split] = load_source(data, split, root=root, problems=heard, **outside, **options, **sizes)
+            found[split] = load_source(data, split, root=root, problems=noted, **outside, **options, **sizes)
         return found[split]
 
     fractions = _missing_splits(data, wanted, read, validation_fraction, test_fraction)

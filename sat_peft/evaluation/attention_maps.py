@@ -1,4 +1,4 @@
-"""The attention matrices of a timm Vision Transformer, and who asks in them: the class token or all patches."""
+"""The attention matrices of a timm Vision Transformer, and their query tokens: the class token or all patches."""
 
 from __future__ import annotations
 

@@ -82,8 +82,8 @@ def evaluate(
 
     Args:
         method: see `Method`.
-        loader: of `build_evaluation_loader` or `build_loaders`, prepared by `accelerator`. Where its batches have
-            masks, PxAP is measured.
+        loader: loader of `build_evaluation_loader` or `build_loaders`, prepared by `accelerator`. Where its batches
+            have masks, PxAP is measured.
         accelerator: `Accelerator` of the run.
         protocol: name or `Protocol`; the one that the loader was built for.
         threshold: see `LocalizationAccumulator`.

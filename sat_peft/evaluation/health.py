@@ -50,9 +50,9 @@ def examine(
     """Looks for signs of failure in the evaluation of a trained model.
 
     Args:
-        evaluation: of SAT on the test split.
-        area_target: of the loss; None where the area was left out of it.
-        figures: of all methods by name, in percent, as in results.json.
+        evaluation: evaluation of SAT on the test split.
+        area_target: area target of the loss; None where the area was left out of it.
+        figures: figures of all methods by name, in percent, as in results.json.
     """
     images = evaluation.images
     area = float(np.mean([image.map_mean for image in images]))

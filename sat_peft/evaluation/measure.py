@@ -24,10 +24,10 @@ class Measured:
     """What one method reached under one protocol.
 
     Args:
-        title: of the method, in tables.
+        title: title of the method, in tables.
         figures: in percent, by name; None where not measured.
         evaluation: where the figures are from; None for what has no maps.
-        side: of a box that stands in the middle of every image, as a share of the image's sides.
+        side: side of a box that stands in the middle of every image, as a share of the image's sides.
     """
 
     title: str
@@ -68,9 +68,9 @@ class MeasuredLoaders:
     """Evaluation loaders for one protocol, prepared by Accelerate.
 
     Args:
-        test: of the images that are measured; they choose nothing.
-        held_out: of other images with boxes, which choose thresholds; None where there are none.
-        unlabelled: of other images, whose maps suggest a threshold where no boxes choose it.
+        test: loader of the images that are measured; they choose nothing.
+        held_out: loader of other images with boxes, which choose thresholds; None where there are none.
+        unlabelled: loader of other images, whose maps suggest a threshold where no boxes choose it.
     """
 
     test: DataLoader
@@ -113,11 +113,11 @@ def measure(
     Args:
         methods: name and method. They are taken one after the other, each measured before the next is asked for, so
             that a generator may take an adapter out of the model between them.
-        loaders: of the protocol.
+        loaders: loaders of the protocol.
         accelerator: `Accelerator` of the run.
         protocol: name or `Protocol`.
         source: `fixed`, `validation`, `unsupervised` or `oracle`; see `threshold_source` for the default.
-        threshold: of the maps of every method, for `fixed`; by default the protocol's own.
+        threshold: threshold of the maps of every method, for `fixed`; by default the protocol's own.
         priors: names of baselines of which those without maps are measured, with the classes of SAT and where a
             held-out split chooses their boxes.
         bootstrap: resamples behind the confidence intervals, which the main process alone computes.

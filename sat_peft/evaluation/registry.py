@@ -26,7 +26,7 @@ class Baseline:
         localizer: the method, as the evaluator takes it, of a trained classifier.
         classifier: class of that classifier, which is trained and saved under the name of the baseline.
         classes_of: name of the baseline whose trained classifier it is, where that is another.
-        learning_rate: of the training; by default that of SAT.
+        learning_rate: learning rate of the training; by default that of SAT.
         prior: measures boxes that no map is read for, given images that may choose them, the evaluated images, and
             the protocol of both.
     """
@@ -61,7 +61,7 @@ def localizers(names: Collection[str], trained: Mapping[str, FrozenBackboneClass
     """Name and method of every baseline of `names` that has maps.
 
     Args:
-        names: of baselines.
+        names: names of baselines.
         trained: the modules of `needed_classifiers(names)`, by name.
     """
     for name, baseline in baselines().items():

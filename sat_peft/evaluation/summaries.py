@@ -54,7 +54,7 @@ def summary_loader(
 
     Args:
         classifier: summarises the images; on its device.
-        loader: of the training images, as `build_loaders` made it.
+        loader: loader of the training images, as `build_loaders` made it.
         accelerator: `Accelerator` of the run.
         steps: optimizer steps of the training.
 

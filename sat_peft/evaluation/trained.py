@@ -75,7 +75,7 @@ class ProtocolMeasurement:
         protocol: the protocol.
         image_size: (height, width) of the images in pixels.
         ten_crops: classes are those of ten crops.
-        methods: by name.
+        methods: methods by name.
     """
 
     protocol: Protocol
@@ -124,12 +124,12 @@ def measure_trained(
 
     Args:
         trained: the model, whose classes the data must have.
-        options: of the data.
-        split: that is evaluated; a validation split with boxes that is another chooses thresholds.
+        options: options of the data.
+        split: split that is evaluated; a validation split with boxes that is another chooses thresholds.
         protocols: one that fixes the image size gets the backbone at that size.
         accelerator: `Accelerator` of the run.
         set_aside: as `load_splits` takes it.
-        names: of the baselines, see `trained_baselines`.
+        names: names of the baselines, see `trained_baselines`.
         source, threshold, otherwise: see `threshold_source`.
         bootstrap, tta: see `measure`.
         ten_crops: classify by ten crops where a protocol crops.

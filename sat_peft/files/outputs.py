@@ -92,7 +92,7 @@ def full_place(error: BaseException, folder: Path | None = None) -> str:
 
     Args:
         error: for which `is_disk_full` holds.
-        folder: that is written to, where the error names no file.
+        folder: folder that is written to, where the error names no file.
     """
     if getattr(error, "filename", None):
         return repr(str(error.filename))
@@ -112,7 +112,7 @@ def remove_unfinished(folder: Path, *, below: bool = True) -> None:
     """Removes what killed processes were writing in a folder, and puts back what they had moved out of the way.
 
     Args:
-        folder: that nobody else is writing into.
+        folder: folder that nobody else is writing into.
         below: in the folders in it too.
     """
     prefix = "**/" if below else ""
@@ -156,7 +156,7 @@ class FolderLock(AbstractContextManager):
     process that is killed loses it.
 
     Args:
-        folder: that exists.
+        folder: folder that exists.
 
     Raises:
         UsageError: another process has it; it is named.

@@ -40,9 +40,9 @@ class PredictionSet:
 
     Args:
         predictions: in the order in which they are written; iterated several times, so no plain iterator.
-        class_names: of all classes, in the order of the logits.
-        protocol: by which the boxes were read off the maps.
-        threshold: of the maps.
+        class_names: class names of all classes, in the order of the logits.
+        protocol: protocol by which the boxes were read off the maps.
+        threshold: threshold of the maps.
         threshold_source: where the threshold comes from, in plain words.
         labels_given: `label` of the predictions is the class that was given, not the most probable one.
         given_labels: names of the given classes by `image_id`, of the images whose class is known.

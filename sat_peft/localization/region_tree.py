@@ -128,7 +128,7 @@ def grow(basins: Basins, levels: np.ndarray, num_cuts: int, diagonal: bool, size
     Joined basins keep the row of the last of them.
 
     Args:
-        basins: of the map.
+        basins: basins of the map.
         levels: (H, W) unsigned, not falling along ascending paths of the map.
         num_cuts: C.
         diagonal: 8-connected, otherwise 4-connected.

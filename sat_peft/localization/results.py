@@ -82,7 +82,7 @@ def summarize(
     """The result of a `LocalizationAccumulator`'s state.
 
     Args:
-        state: of the accumulator, without repeated images.
+        state: state of the accumulator, without repeated images.
         protocol: the protocol of the maps.
         thresholds: (T,) the swept thresholds.
         cut_of_threshold: (T,) the column of `state["single"]` of each.
@@ -90,7 +90,7 @@ def summarize(
         choice: the threshold to report, or None for the best on these maps.
         bootstrap: number of resamples, 0 for none.
         confidence: mass of the intervals.
-        seed: of the resampling.
+        seed: seed of the resampling.
     """
     if bootstrap < 0 or not 0 < confidence < 1:
         raise UsageError(

@@ -56,7 +56,7 @@ def score_maps(
         image_ids: N integers; an image whose id was seen before is dropped.
         bootstrap: number of resamples of the images for confidence intervals; 0 computes none.
         confidence: mass of the intervals.
-        seed: of the resampling.
+        seed: seed of the resampling.
 
     Maps that are constant or not finite everywhere are scored by the protocol's rule for an empty foreground.
 

@@ -29,7 +29,7 @@ class MapMetric(evaluate.Metric):
     Args:
         inputs: arguments, results and examples, as `evaluate` shows them.
         cited: BibTeX of where it comes from.
-        urls: of where it comes from.
+        urls: addresses of where it comes from.
         columns: configuration -> inputs of `compute`; `evaluate` asks for every one that a configuration lists.
     """
 

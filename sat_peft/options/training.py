@@ -100,13 +100,13 @@ class OptimizationOptions:
     gradient_accumulation_steps: int = 1
     """Batches per optimizer step. The area of the loss is that of each batch, over all processes."""
     learning_rate: float = 1e-3
-    """Of AdamW."""
+    """Learning rate of AdamW."""
     schedule: ScheduleName = "cosine"
-    """Of the learning rate, after the warm-up."""
+    """Course of the learning rate after the warm-up."""
     warmup_steps: int = 10
     """Steps in which the learning rate rises."""
     weight_decay: float = 0.05
-    """Of AdamW; biases, norms and tokens have none."""
+    """Weight decay of AdamW; biases, norms and tokens have none."""
     drop_path: float = 0.0
     """Largest rate of stochastic depth, in all blocks (the paper: .1)."""
     augmentation: AugmentationName = "shift"
@@ -117,7 +117,7 @@ class OptimizationOptions:
     feature_views: int = 8
     """Augmented views of each image in the feature cache, which epochs take in turn."""
     feature_dtype: Literal["float16", "float32"] = "float16"
-    """Of the numbers in the feature cache."""
+    """Precision of the numbers in the feature cache."""
     feature_cache_limit: float = 50.0
     """GB that all caches in its folder may take; those that were not used for longest are removed."""
     gradient_checkpointing: bool = False

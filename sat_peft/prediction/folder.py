@@ -49,7 +49,7 @@ def open_prediction_folder(folder: Path, settings: Mapping, *, overwrite: bool =
     """Prepares `folder` for predictions with `settings`, new or continued.
 
     Args:
-        folder: that exists, locked by this process.
+        folder: folder that exists, locked by this process.
         settings: ready for JSON; those of the folder must be equal.
         overwrite: remove predictions that are there, of these settings or others.
 
@@ -58,7 +58,7 @@ def open_prediction_folder(folder: Path, settings: Mapping, *, overwrite: bool =
     """
     file = folder / SETTINGS
     if file.exists() and overwrite:
-        # The settings go last: without them the rest would be the files of a stranger.
+        # The settings go last: without them the rest would pass for files of another program.
         for pattern in (*_OWN[1:], SETTINGS):
             for path in folder.glob(pattern):
                 remove(path)

@@ -45,7 +45,7 @@ class DataSetImages:
 
     Args:
         root: name of the data set and its split.
-        image_ids: of the rows, each once.
+        image_ids: names of the rows, each once.
         rows: undecoded, with the columns of `sat_peft.data.features`.
     """
 
@@ -62,8 +62,8 @@ def data_set_images(rows: Dataset, name: str) -> DataSetImages:
     """The images of a data set with the columns of `sat_peft.data.features`, in its order.
 
     Args:
-        rows: of one split.
-        name: of the data set and its split; predictions of another name never share a folder.
+        rows: rows of one split.
+        name: name of the data set and its split; predictions of another name never share a folder.
 
     Raises:
         UsageError: no image, or names that annotations and pictures cannot have.
@@ -84,8 +84,8 @@ def data_set_labels(rows: Dataset, class_names: Sequence[str], shown: Mapping[st
     """The class index of every row of a data set, found by the names of its classes.
 
     Args:
-        rows: of one split.
-        class_names: of the model.
+        rows: rows of one split.
+        class_names: class names of the model.
         shown: names by class folder; a class may be called by either.
 
     Raises:
@@ -168,7 +168,7 @@ def known_folder_labels(
 
     Args:
         images: found by `find_images`.
-        class_names: of the model.
+        class_names: class names of the model.
         shown: names by class folder; a class may be called by either.
     """
     indices = {spelled(name): index for name, index in class_lookup(class_names, shown or {}).items()}

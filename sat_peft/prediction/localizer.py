@@ -118,8 +118,8 @@ class Localizer:
 
     Args:
         model: a PEFT model whose active adapter is a SAT adapter. It is moved to `device` and set to evaluation mode.
-        threshold: of the maps, in [0, 1]; by default that of the protocol `original`.
-        device: by default an accelerator where there is one.
+        threshold: threshold of the maps, in [0, 1]; by default that of the protocol `original`.
+        device: device of the model, by default an accelerator where there is one.
         tta: test-time augmentation: `none`, or `flip` for the mean over each image and its mirror image, in twice the
             time.
 

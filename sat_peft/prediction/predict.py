@@ -42,7 +42,7 @@ class PredictionSummary:
         done_before: how many of them had a prediction in the folder already.
         failures: images without a prediction -> why.
         whole_image_boxes: how many images have a box that is the whole image.
-        seconds: of decoding, forward passes and scoring, by the wall clock.
+        seconds: seconds of decoding, forward passes and scoring, by the wall clock.
         files: what was written, the paths of formats and of the list of failures.
     """
 
@@ -94,7 +94,7 @@ def predict(
         localizer: the trained model.
         images: found by `find_images`, or another object with its attributes; several threads call its `decode`.
         output: the folder.
-        accelerator: of the run; every process takes its share of the images.
+        accelerator: `Accelerator` of the run; every process takes its share of the images.
         labels: class index of every image, to localise; by default the classes are predicted.
         formats: names of `FORMATS`. Those that the folder has already are written anew.
         multi, min_area: see `Localizer`.

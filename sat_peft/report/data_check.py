@@ -101,7 +101,7 @@ def draw_contact_sheet(path: Path, check: DataCheck, *, columns: int = 5, max_cl
     all, annotated images before others.
 
     Args:
-        path: of the PNG, replaced as a whole.
+        path: path of the PNG, replaced as a whole.
         check: whose images are shown.
         columns: images in a row.
         max_classes: rows of classes.

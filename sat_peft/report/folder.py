@@ -66,8 +66,8 @@ class Gallery:
 
     Args:
         about: gallery.json.
-        records: of records.jsonl, in its order, at most `MAX_LISTED`: all that have pictures, of the others some at
-            equal distances. With `thumbnail` (base64 of a JPEG), `maps` (base64 of uint8 (h, (1 + K) w), the
+        records: records of records.jsonl, in its order, at most `MAX_LISTED`: all that have pictures, of the others
+            some at equal distances. With `thumbnail` (base64 of a JPEG), `maps` (base64 of uint8 (h, (1 + K) w), the
             localisation map and those of the blocks side by side) and `grid` [h, w]; None where there is no picture.
     """
 
@@ -93,7 +93,7 @@ class RunRecord:
 
     Args:
         losses: method -> term -> (steps, values).
-        classes: of the run's gallery, else of the first method of the evaluation.
+        classes: classes of the run's gallery, else of the first method of the evaluation.
     """
 
     name: str

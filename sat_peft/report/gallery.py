@@ -42,11 +42,11 @@ def draw_best_and_worst(
     """Writes a PNG with the images of the highest and of the lowest IoU; without boxes, with the first images.
 
     Args:
-        path: of the PNG.
+        path: path of the PNG.
         method: the method that was evaluated, under protocol `original`.
         rows: the evaluated images.
-        evaluation: of `method` on `rows`.
-        device: of the method's model.
+        evaluation: evaluation of `method` on `rows`.
+        device: device of the method's model.
         columns: images in a row.
     """
     names = rows.rows.features["label"].names

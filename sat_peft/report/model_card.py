@@ -92,7 +92,7 @@ def push_to_hub(model: PeftModel, adapter: str | Path, repo_id: str, **arguments
         model: with the adapter.
         adapter: folder with the model card.
         repo_id: `user/name` on the hub.
-        arguments: of PEFT's `push_to_hub`, for example `private` or `token`.
+        arguments: arguments of PEFT's `push_to_hub`, for example `private` or `token`.
 
     Returns:
         Where the adapter is.

@@ -35,9 +35,9 @@ def write_report(run_folder: str | Path, output: str | Path | None = None, *, st
     recipes/evaluate.py wrote. Needs no model, no data set and no network; neither does the page.
 
     Args:
-        run_folder: of the run.
+        run_folder: folder of the run.
         output: the HTML file; by default report.html in `run_folder`.
-        status: of the run, told instead of the recorded one: a run draws its page before it is finished.
+        status: status of the run, told instead of the recorded one: a run draws its page before it is finished.
 
     Returns:
         The path of the page.

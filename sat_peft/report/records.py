@@ -49,7 +49,7 @@ def measurement(
     """The content of measurement.json.
 
     Args:
-        methods: by name; all of the same images under the same protocol, the first with an evaluation.
+        methods: methods by name; all of the same images under the same protocol, the first with an evaluation.
         num_classes: number of classes C.
         split: the evaluated split.
         bootstrap: number of resamples that the evaluations were made with; 0 for none.
@@ -199,13 +199,13 @@ def write_gallery(
     when the new one is whole.
 
     Args:
-        run_folder: of the run.
+        run_folder: folder of the run.
         method: as in `Method`; it may return the block maps (K, B, h, w) as a third value, as a `SatOutput` has them.
         loader: the prepared loader that `evaluation` was made with.
-        evaluation: of `method`.
+        evaluation: evaluation of `method`.
         accelerator: `Accelerator` of the run.
         protocol: that of the evaluation; it decides which part of an image is seen.
-        title: of the method.
+        title: title of the method.
         max_pictures: most images that get a thumbnail and maps; the records are of all.
     """
     protocol = get_protocol(protocol)

@@ -142,8 +142,8 @@ def changed_settings(path: Path, config: Mapping, *, defaults: Mapping | None = 
     Args:
         path: run folder with its config.json.
         config: full configuration.
-        defaults: of the settings; one that the recorded configuration lacks had its default's meaning. Without them it
-            is another.
+        defaults: defaults of the settings; one that the recorded configuration lacks had its default's meaning. Without
+            them it is another.
     """
     file = path / "config.json"
     if not is_file(file):

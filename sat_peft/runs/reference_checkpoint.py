@@ -38,8 +38,8 @@ class ReferenceCheckpoint:
 
     Args:
         weights: parameters under the published names, without `module.`.
-        threshold: of the maps, the best on the *test set* over the candidates of the published evaluation; None where
-            the training had not evaluated yet, which the published code writes as 0.
+        threshold: threshold of the maps, the best on the *test set* over the candidates of the published evaluation;
+            None where the training had not evaluated yet, which the published code writes as 0.
         epoch: number of finished epochs; None if unknown.
     """
 

@@ -30,7 +30,7 @@ class TrainedModel:
         class_names: in the order of the logits; None where the adapter does not tell.
         num_classes: number of classes C.
         data: what the run was trained on; None without a run folder.
-        display_names: of the class folders of the run's data, by folder.
+        display_names: names of the class folders of the run's data, by folder.
         set_aside: `image_id`s of the splits that were set aside from its training images, by split.
         baselines: files of trained baselines by name.
         tta: test-time augmentation that the run was measured with.

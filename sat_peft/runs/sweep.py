@@ -25,7 +25,7 @@ def run_cells(
     from its last checkpoint.
 
     Args:
-        folder: of the sweep; a cell called `shots-1/seed-0` has the folder of that name in it.
+        folder: folder of the sweep; a cell called `shots-1/seed-0` has the folder of that name in it.
         cells: the recipe's configuration of each cell, by name.
         run_cell: runs a configuration and returns its results.json.
         overwrite: run finished cells again.
@@ -82,7 +82,7 @@ class Point:
     Args:
         title: in tables and plots.
         trainable: trained parameters.
-        figures: by method and figure, the percentages of the runs; None where not measured.
+        figures: figures by method and figure, the percentages of the runs; None where not measured.
         seconds: median of a run.
     """
 

@@ -38,9 +38,9 @@ def create_model(options: ModelOptions, optimization: OptimizationOptions, class
     """The backbone with its adapter.
 
     Args:
-        options: of the backbone and the adapter.
+        options: options of the backbone and the adapter.
         optimization: stochastic depth and gradient checkpointing of the backbone.
-        class_names: of the head.
+        class_names: class names of the head.
 
     Raises:
         UsageError: a backbone or weights that cannot be had, an option that does not fit the backbone, or an
@@ -113,13 +113,13 @@ def create_loaders(
     """The loaders of a training of `model`, whose backbone decides size and normalisation of the images.
 
     Args:
-        model: of `create_model`.
+        model: model of `create_model`.
         splits: `train`, `test` and maybe `validation`.
         optimization: batch size, augmentation and feature cache of the training images, which stay decoded in memory up
             to a bound.
         evaluation: protocol and batch size of the other splits.
         run: loader processes.
-        seed: of the training order and its views.
+        seed: seed of the training order and its views.
 
     Raises:
         UsageError: options out of range, or a feature cache that the adapter has no use for or that cannot be built.
@@ -190,10 +190,10 @@ def start_masks(model: PeftModel, loader: DataLoader, options: ModelOptions, are
     Every process calibrates on the same images. An adapter to start from has its calibration, and keeps it.
 
     Args:
-        model: of `create_model`.
+        model: model of `create_model`.
         loader: the loader `train` of `create_loaders`, before it is prepared.
-        options: of the model.
-        area_target: of the loss.
+        options: options of the model.
+        area_target: area target of the loss.
 
     Raises:
         UsageError: an area target that no mask can have.
@@ -209,9 +209,9 @@ def fit_readout(model: PeftModel, loaders: Loaders, options: ModelOptions) -> No
     """Fits the class readout of a trained model that is to have one, on training images as they are evaluated.
 
     Args:
-        model: of `create_model`, trained.
-        loaders: of `create_loaders`, not prepared: every process takes its own share of the images.
-        options: of the model.
+        model: model of `create_model`, trained.
+        loaders: loaders of `create_loaders`, not prepared: every process takes its own share of the images.
+        options: options of the model.
     """
     if not options.class_readout:
         return

@@ -35,9 +35,9 @@ class Comparison:
     """What was measured.
 
     Args:
-        num_classes: of the data.
+        num_classes: number of classes of the data.
         methods: what each reached, by name; SAT is the first.
-        health: of SAT.
+        health: verdict on SAT.
     """
 
     num_classes: int
@@ -83,7 +83,7 @@ def compare(
         accelerator: `Accelerator` of the run.
         run: gets examples.png, the weights of the baselines and their metrics.
         options: what is measured.
-        loss: that the model was trained with.
+        loss: loss that the model was trained with.
         optimization, steps, checkpoint_every: of the trained baselines.
     """
     validation = loaders.validation
@@ -156,11 +156,11 @@ def write_results(
 
     Args:
         run: with the adapter in it.
-        comparison: of the trained model.
+        comparison: comparison of the trained model.
         protocol, tta: of the comparison.
-        parameters: of the model.
+        parameters: parameters of the model.
         training_images: how many it was trained on.
-        seconds: that the run took.
+        seconds: seconds that the run took.
         more: entries of the recipe's own.
     """
     sat, methods = comparison.sat.result, comparison.methods

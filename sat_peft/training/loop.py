@@ -83,7 +83,7 @@ def epochs_of(loader: DataLoader, *, epoch: int = 0, skip: int = 0) -> Iterator[
     """(epoch, batch number in it from 1, batch) of a training loader, epoch after epoch without end.
 
     Args:
-        loader: of `build_loaders`, prepared by Accelerate or not.
+        loader: loader of `build_loaders`, prepared by Accelerate or not.
         epoch: to start in.
         skip: batches of that epoch that are passed over, without being loaded.
 
@@ -146,12 +146,12 @@ class Training:
     generator are in it, the frozen backbone is not.
 
     Args:
-        accelerator: of the run.
+        accelerator: `Accelerator` of the run.
         module: what is trainable in it is trained.
         loader: prepared training loader; batches need not be of its whole epochs.
-        options: of the optimizer.
+        options: options of the optimizer.
         run: gets the metrics, and the checkpoints in its folder `checkpoint`.
-        name: of the training, in the metrics.
+        name: name of the training, in the metrics.
         steps: optimizer steps.
         learning_rate: instead of that of the options.
         checkpoint_every: steps between checkpoints; 0 for none.
@@ -246,7 +246,7 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         means = [torch.stack([each[name] for each in self._terms]).mean() for name in terms]
-        # Of several processes each hears of SIGTERM in another step, and only together they can save.
+        # SIGTERM reaches each of several processes in another step, and only together they can save.
         means = torch.stack([*means, torch.full_like(means[0], is_terminating())])
         # A loss that knows the images of its process alone differs: all processes log, and judge, the mean.
         *values, terminating = self.accelerator.reduce(means, "mean").tolist()

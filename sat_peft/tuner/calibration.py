@@ -23,7 +23,7 @@ def calibrate_masks(model: PeftModel, images: torch.Tensor | FrozenTokens, mean:
         model: PEFT model with a SAT adapter; its mode of training or evaluation stays.
         images: (B, 3, H, W), preprocessed for the backbone, on its device; some dozens suffice. Or what `frozen_tokens`
             made of them.
-        mean: of the masks, as a fraction of the image, between 0 and 1; the area target of the loss.
+        mean: mean of the masks, as a fraction of the image, between 0 and 1; the area target of the loss.
 
     Raises:
         UsageError: for a mean out of range, or an active adapter without calibrated masks.

@@ -237,7 +237,7 @@ def build_dataset(
         split: read once.
         problems: gets entries that cannot be used.
         where: the data set and split, for messages.
-        layout: of the source, for messages.
+        layout: layout of the source, for messages.
         inside: folders of the data set, the root first; an image outside of them is a bad entry. None for any place.
 
     Raises:

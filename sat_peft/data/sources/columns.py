@@ -22,9 +22,9 @@ class Columns:
     """Names of columns; a name with a dot is a field of a column of structures, as in `objects.bbox`.
 
     Args:
-        image: of images, or of paths.
+        image: column of images, or of paths.
         image_is_encoded: images, and not paths.
-        label: of classes.
+        label: column of classes.
         label_per_object: a list of classes in every row, one for every box.
         boxes: or None.
         box_format: a name of `BOX_FORMATS`; None without boxes.
@@ -96,7 +96,7 @@ def find_columns(
     """The columns that are given, and guesses of the others where only one can be meant.
 
     Args:
-        features: of the data set.
+        features: features of the data set.
         where: the data set, for messages.
         image, label, boxes, box_format, mask: see `Columns`; `boxes` may be "none".
 

@@ -61,7 +61,7 @@ def display_names(root: Path, folders: Sequence[str]) -> list[str]:
 
     Args:
         root: may hold the file.
-        folders: of all classes.
+        folders: folders of all classes.
 
     Raises:
         UsageError: what `read_display_names` raises, a name for no class folder, one name for two classes.
@@ -90,7 +90,7 @@ def class_lookup(class_names: Sequence[str], shown: Mapping[str, str]) -> dict[s
     """The index of a class by its name, by the folder that the name is shown for, and the other way round.
 
     Args:
-        class_names: of a model, in the order of its logits.
+        class_names: class names of a model, in the order of its logits.
         shown: names by class folder, of the model's data or of other data with the same classes.
     """
     indices = {name: index for index, name in enumerate(class_names)}

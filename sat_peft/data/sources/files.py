@@ -124,7 +124,7 @@ def image_files(
     """The image files of `walk_files`, by their suffix. Other files are counted as left out, by suffix.
 
     Args:
-        folder: that is searched.
+        folder: folder that is searched.
         problems: see `walk_files`.
         beside: suffixes of files that belong there without being images, as annotations do.
         leave_out: a folder that is not searched.
@@ -146,8 +146,8 @@ class ImageFinder:
     (`images/`, the folder itself, the path of another machine), and with `/` for the backslash of Windows.
 
     Args:
-        folder: that the names are relative to.
-        root: of the data set; no image outside of it is read.
+        folder: folder that the names are relative to.
+        root: root of the data set; no image outside of it is read.
         problems: gets notes about what was read otherwise than it stands.
     """
 

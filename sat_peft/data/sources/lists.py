@@ -32,7 +32,7 @@ def read_columns(
 
     Args:
         path: a UTF-8 file.
-        count: of the columns.
+        count: number of the columns.
         problems: gets the lines that have more or fewer.
         separator: between two columns; None for white space.
         rest: the `first` or the `last` column may hold the separator itself.
@@ -72,7 +72,7 @@ def common_keys(tables: dict[Path, dict[str, tuple[int, str]]], problems: Proble
     """The keys that all tables have, in the order of the first; a key that one of them lacks is reported.
 
     Args:
-        tables: by file, as `read_keyed` returns them.
+        tables: tables by file, as `read_keyed` returns them.
         problems: gets, once, every key that is not in all of them.
     """
     common = set.intersection(*(set(table) for table in tables.values()))

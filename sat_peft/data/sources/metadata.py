@@ -169,8 +169,8 @@ def read_metadata(root: Path, folder: Path, *, first: bool, problems: Problems) 
     """What the metadata files say of the images of a split, by path.
 
     Args:
-        root: of the data set, absolute.
-        folder: of the split, absolute; the root itself where there are no splits.
+        root: root of the data set, absolute.
+        folder: folder of the split, absolute; the root itself where there are no splits.
         first: whether this split reports the rows, in files of all splits, that are of no image at all.
         problems: gets what is wrong with the files and their rows.
     """
@@ -183,8 +183,8 @@ def read_metadata(root: Path, folder: Path, *, first: bool, problems: Problems) 
             if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
                 problems.add(where, f"a row needs a `file_name`, got {shown(row)}.", _EXPECTED)
                 continue
-            heard = problems if first or not shared else Problems(skip=True)
-            image = finder.find(row["file_name"], where, heard)
+            noted = problems if first or not shared else Problems(skip=True)
+            image = finder.find(row["file_name"], where, noted)
             if image is None or not _is_inside(image, folder):
                 continue
             boxes = _boxes(row, where, problems)

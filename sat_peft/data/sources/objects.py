@@ -69,7 +69,7 @@ def choose_class(
     """The class that an image is about, and the boxes of that class.
 
     Args:
-        classes: of the objects; at least one.
+        classes: classes of the objects; at least one.
         boxes: (n, 4) xyxy of the objects.
         label_from: `largest` (the object with the largest box, the first of equals), `first` (the first object) or
             `only` (several classes are a problem).
@@ -195,7 +195,7 @@ def object_split(
         problems: gets entries that cannot be used.
         box_format: a name of `sat_peft.data.box_formats.BOX_FORMATS`.
         label_from: see `choose_class`.
-        layout: of the source, for messages.
+        layout: layout of the source, for messages.
         class_order: all names of classes in the order of the labels; by default the order of the alphabet.
 
     Raises:

@@ -82,7 +82,7 @@ class Problems:
         skip: count and list instead of raising.
         read_images: where bad entries are skipped, decode every image while the data set is indexed, so that none
             fails later. Off where all are going to be read anyway.
-        count: of the bad entries.
+        count: number of the bad entries.
         listed: the first of them.
         left_out: what is right and yet has no use, such as an image without any object: numbers by reason.
         noted: what was read as it was plainly meant, and what else is worth a word: numbers by what it is.

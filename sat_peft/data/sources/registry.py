@@ -127,7 +127,7 @@ def load_source(
         root: the folder of a named source.
         allow_outside: read images that lie outside of the data's folder, too.
         problems: collects what is wrong; by default the first problem is an error.
-        options: of the source.
+        options: options of the source.
 
     Returns:
         A data set with the columns of `sat_peft.data.features`; None for a `validation` or `test` split that the data

@@ -44,7 +44,7 @@ class _Classes:
     """The names of the classes.
 
     Args:
-        names: by index.
+        names: names by index.
         shift: what is added to the number of a class in the annotations to get that index.
         settled: whether `shift` has been found out.
     """
