@@ -77,8 +77,8 @@ def open_prediction_folder(folder: Path, settings: Mapping, *, overwrite: bool =
     except FileProblem as error:
         raise UsageError(f"{error} Or name another folder with --output, or replace it with --overwrite.") from error
     # Folders of earlier versions have no such setting.
-    found.setdefault("tta", "none")
-    wanted = json.loads(json.dumps(dict(settings)))
+    found = {"tta": "none"} | found
+    wanted = {"tta": "none"} | json.loads(json.dumps(dict(settings)))
     if found != wanted:
         names = [name for name in wanted | found if wanted.get(name) != found.get(name)]
         shown = "; ".join(f"{name} {_short(found.get(name))} there, {_short(wanted.get(name))} here" for name in names)
