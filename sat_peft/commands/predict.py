@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 import tyro
 
 from sat_peft.errors import UsageError
-from sat_peft.options.choices import FormatName, TtaName
+from sat_peft.options.choices import TTA_IN_WORDS, FormatName, TtaName
 
 INTERRUPTED = "the same command goes on where this one stopped"
 
@@ -161,8 +161,8 @@ def main(config: Config) -> None:
     else:
         given = [shown.get(name, name) for name in map(rows.features["label"].int2str, rows["label"])]
     say(f"{len(images.image_ids)} images {'below' if config.data is None else 'of'} {images.root}")
-    augmented = ", mean over each image and its mirror image" if localizer.tta == "flip" else ""
-    say(f"Protocol original, threshold {localizer.threshold.value:g} ({localizer.threshold.source}){augmented}")
+    threshold = f"threshold {localizer.threshold.value:g} ({localizer.threshold.source})"
+    say(", ".join(filter(None, ["Protocol original", threshold, TTA_IN_WORDS[localizer.tta]])))
     summary = predict(
         localizer,
         images,

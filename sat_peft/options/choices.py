@@ -17,8 +17,9 @@ def _names(folder: str) -> tuple[str, ...]:
 
 BASELINE_NAMES = _names("evaluation/baselines")
 BaselineName = Literal[BASELINE_NAMES]
-# Test-time augmentation: what the maps and classes of an image are the mean over.
-TtaName = Literal["none", "flip"]
+# Test-time augmentation, and what the maps and classes of an image then are.
+TTA_IN_WORDS = {"none": "", "flip": "mean over each image and its mirror image"}
+TtaName = Literal[tuple(TTA_IN_WORDS)]
 ProtocolName = Literal[_names("localization/protocols")]
 
 TuneMode = Literal["none", "bias_norm", "lora", "full"]

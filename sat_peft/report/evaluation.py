@@ -29,6 +29,7 @@ from sat_peft.files.outputs import (
     write_text_atomic,
 )
 from sat_peft.files.shared_paths import without_absolute_paths
+from sat_peft.options.choices import TTA_IN_WORDS
 from sat_peft.report.curves import draw_iou_histograms, draw_threshold_curves
 from sat_peft.report.tables import percent, text_table
 
@@ -188,8 +189,8 @@ def _notes(results: Mapping, protocol: Mapping) -> list[str]:
         notes.append("MaxBoxAcc and MaxBoxAccV2 take, by definition, the best threshold of the evaluated images.")
     if protocol["ten_crop"]:
         notes.append("Classes: mean softmax of ten crops; maps: centre crop.")
-    if results.get("tta", "none") != "none":
-        notes.append("Maps and classes: mean over each image and its mirror image.")
+    if augmentation := TTA_IN_WORDS[results.get("tta", "none")]:
+        notes.append(f"Maps and classes: {augmentation}.")
     if results["bootstrap"]:
         notes.append(f"In brackets: 95 % intervals of {results['bootstrap']} bootstrap samples of the images.")
     return notes

@@ -14,7 +14,7 @@ from sat_peft.evaluation.figures import FIGURES
 from sat_peft.files import check_values, is_file, read_json_object
 from sat_peft.files.outputs import write_text_atomic
 from sat_peft.files.paths import as_code
-from sat_peft.options.choices import TtaName
+from sat_peft.options.choices import TTA_IN_WORDS, TtaName
 from sat_peft.prediction.localizer import PROTOCOL
 from sat_peft.runs.restore import read_adapter_config
 
@@ -153,7 +153,7 @@ def _adapter_section(config: dict) -> str:
 def _usage_section(config: dict, results: dict) -> str:
     # The adapter's own files have no place for the threshold that the run chose, and the augmentation behind it.
     chosen = f", threshold={results['threshold']:g}" if results.get("protocol") == PROTOCOL else ""
-    if results.get("tta", "none") != "none":
+    if TTA_IN_WORDS[results.get("tta") or "none"]:
         chosen += f", tta={results['tta']!r}"
     return f"""## Use
 
@@ -199,7 +199,8 @@ def _figures(results: dict) -> dict[str, float]:
 
 def _results_section(settings: dict, results: dict) -> str:
     rows = "\n".join(f"| {FIGURES[name]} | {value:.1f} |" for name, value in _figures(results).items())
-    augmented = ", mean over each image and its mirror image" if results.get("tta") == "flip" else ""
+    augmentation = TTA_IN_WORDS[results.get("tta") or "none"]
+    augmented = f", {augmentation}" if augmentation else ""
     return f"""## Results
 
 Test split of {_data_name(settings)}, {results.get("test_images")} images, percent, protocol `{results["protocol"]}`,

@@ -12,14 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import timm
-import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tiny_run import write_weights
 
 from sat_peft.commands import evaluate as command
 from sat_peft.data import splits
 from sat_peft.data.scenes import NOVEL_CLASSES, render_scene, scene_seed
 from sat_peft.errors import UsageError
+
+pytestmark = pytest.mark.usefixtures("threads")
 
 ROOT = Path(__file__).parents[2]
 CLASSES = NOVEL_CLASSES[:3]
@@ -52,20 +54,9 @@ def load_recipe(name: str):
     return module
 
 
-@pytest.fixture(scope="module", autouse=True)
-def threads():
-    """Recipes in this process set the number of threads, which is put back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    file = tmp_path_factory.mktemp("weights") / "model.safetensors"
-    save_file(timm.create_model("test_vit").state_dict(), file)
-    return file
+    return write_weights(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")

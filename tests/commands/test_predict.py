@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 from tiny_run import CLASSES, THRESHOLD, write_run
 
 from sat_peft.commands import predict
 from sat_peft.commands.console import main as console
 from sat_peft.errors import UsageError
+
+pytestmark = pytest.mark.usefixtures("threads")
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "predict.py"
@@ -34,14 +35,6 @@ def photos(tmp_path) -> Path:
         (tmp_path / "photos" / name).parent.mkdir(parents=True)
         Image.effect_noise((50, 40), 90).convert("RGB").save(tmp_path / "photos" / name)
     return tmp_path / "photos"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def threads():
-    """Predicting in this process sets the number of threads, which is put back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def environment(*first: Path) -> dict:

@@ -5,29 +5,19 @@ import shutil
 from pathlib import Path
 
 import pytest
-import timm
-import torch
-from safetensors.torch import save_file
 from tiny_folder import CLASSES, write_folder
+from tiny_run import write_weights
 
 from sat_peft.commands import run as command
 from sat_peft.errors import UsageError
 
-
-@pytest.fixture(scope="module", autouse=True)
-def threads():
-    """The command sets the number of threads, which is put back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("threads")
 
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory) -> dict:
-    torch.manual_seed(0)
-    file = tmp_path_factory.mktemp("weights") / "model.safetensors"
-    save_file(timm.create_model("test_vit").state_dict(), file)
-    return {"backbone": "test_vit", "weights": file, "image_size": 64, "steps": 2, "threads": 1}
+    weights = write_weights(tmp_path_factory.mktemp("weights"))
+    return {"backbone": "test_vit", "weights": weights, "image_size": 64, "steps": 2, "threads": 1}
 
 
 @pytest.fixture(scope="module")

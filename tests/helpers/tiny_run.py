@@ -15,6 +15,14 @@ CLASSES = ["ant", "bee & wasp", "<script>"]
 THRESHOLD = 0.45
 
 
+def write_weights(folder: Path) -> Path:
+    """Writes `folder` / model.safetensors with the random weights of a fresh `test_vit`, always the same ones."""
+    torch.manual_seed(0)
+    file = folder / "model.safetensors"
+    save_file(timm.create_model("test_vit").state_dict(), file)
+    return file
+
+
 def write_run(folder: Path, *, class_names: list[str] | None = CLASSES) -> Path:
     """Writes `folder` / run, whose adapter tells 3 classes apart in images of 64 x 64 pixels; the grid is 4 x 4."""
     torch.manual_seed(0)

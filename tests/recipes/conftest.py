@@ -5,10 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import timm
 import torch
-from safetensors.torch import save_file
 from tiny_folder import write_folder
+from tiny_run import write_weights
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -17,9 +16,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 def tiny(tmp_path_factory) -> dict:
     """Options of a run on a small folder with a small backbone of random weights."""
     folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    weights = folder / "model.safetensors"
-    save_file(timm.create_model("test_vit").state_dict(), weights)
+    weights = write_weights(folder)
     data = write_folder(folder / "data")
     model = {"backbone": "test_vit", "weights": weights, "image_size": 64, "num_spatial_blocks": 6}
     # The preset fills in on a command line alone; where a recipe is called, the loss is what is said here.
