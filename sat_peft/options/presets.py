@@ -52,7 +52,7 @@ _PHOTOS = {
     "area_weight": 2.0,
     "normalization_weight": 0.1,
     "separation_weight": 2.0,
-    "border_weight": 1.0,
+    "border_weight": 2.0,
     "tta": "flip",
     "baselines": ("cam", "rollout", "centre_box"),
 }

@@ -87,8 +87,8 @@ class LossOptions:
     """Weight of the separation of object and ground in the features, which uniform maps do not have (not in the
     paper); 0 leaves it out."""
     border_weight: float = 0.0
-    """Weight of the mean of the maps along the border of the image, which tells object from ground where there are few
-    images (not in the paper); 0 leaves it out."""
+    """Weight of what the maps have along the border of the image beyond 0.8 of their mean, which tells object from
+    ground where there are few images (not in the paper); 0 leaves it out."""
 
 
 @dataclass(frozen=True)

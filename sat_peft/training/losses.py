@@ -16,6 +16,8 @@ from sat_peft.tuner.reference import BLUR_KERNEL
 
 # Of variances, which may be zero.
 _EPSILON = 1e-6
+# Share of the mean area that the mean along the border may have without a loss.
+_BORDER_SHARE = 0.8
 
 
 class SatLossTerms(NamedTuple):
@@ -78,9 +80,10 @@ class SatLoss(nn.Module):
     - separation (not in the paper): the share of the variance of the patch features within an image that the map does
       not explain, see `separation_per_image`. Maps that are uniform satisfy the paper's terms, all of them at the area
       target and two of them at 1, and with few images training rests there; they explain nothing;
-    - border (not in the paper): mean of M over the outermost patches, the boundary prior of saliency detection (Wei et
-      al., Geodesic Saliency Using Background Priors, ECCV 2012). The separation is the same for a map and its inverse,
-      and so nearly are the other terms; with few images this tells which of the two sides is the object.
+    - border (not in the paper): by how much the mean over the batch of M over the outermost patches exceeds 0.8 of the
+      mean area, the boundary prior of saliency detection (Wei et al., Geodesic Saliency Using Background Priors, ECCV
+      2012). The separation is the same for a map and its inverse, and so nearly are the other terms; with few images
+      this tells which of the two sides is the object. Then it is 0, and objects may reach the border.
 
     The batch is the *global* batch. In a process group, with gradients enabled, sums are exchanged once per call; every
     process returns the same values, and the gradients, averaged over processes as DistributedDataParallel does, are
@@ -168,6 +171,7 @@ class SatLoss(nn.Module):
             )
         )
         classification, area, normalization, separation, border = _global_mean(sums, count=labels.shape[0]).unbind()
+        border = (border - _BORDER_SHARE * area).clamp_min(0)
         area = (area - self.area_target).abs()
         total = (
             self.classification_weight * classification

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import psutil
 
+from sat_peft.cpu import release_freed_memory
 from sat_peft.errors import UsageError
 
 _SAMPLED_EVERY = 0.005  # seconds
@@ -77,6 +78,8 @@ class MemoryPeak:
     """
 
     def __enter__(self) -> MemoryPeak:
+        # Freed memory that the process has kept would be taken again without a trace.
+        release_freed_memory()
         self._process = psutil.Process()
         self._start = self._peak = self._process.memory_info().rss
         self._stop = threading.Event()

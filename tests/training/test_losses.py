@@ -236,6 +236,15 @@ def test_border_is_the_mean_of_the_outermost_patches():
     assert border_per_image(torch.full((1, 2, 2), 0.5)).tolist() == [0.5]
 
 
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0.0), (0.6, 0.0), (1.0, 0.2)])
+def test_border_costs_nothing_once_the_object_is_inside(share, expected):
+    """Maps of 0.6 everywhere but along the border, where they have a share of that."""
+    maps = torch.full((2, 8, 8), 0.6 * share)
+    maps[:, 1:-1, 1:-1] = 0.6
+    loss = SatLoss(border_weight=1.0)(SatOutput(logits=torch.zeros(2, 3), maps=maps), torch.tensor([0, 1]))
+    torch.testing.assert_close(loss.border, torch.tensor(0.6 * expected))
+
+
 def test_border_decides_which_of_two_sides_is_the_object():
     """Gradient descent on the mask logits alone, from maps with a trace of the ground, in an image of two sides."""
     target = torch.zeros(1, 10, 10)
@@ -261,4 +270,4 @@ def test_without_weight_no_features_are_needed():
     output = SatOutput(logits=torch.zeros(1, 3), maps=torch.full((1, 4, 4), 0.5))
     assert SatLoss()(output, torch.tensor([0])).separation == 0
     weighed = SatLoss(border_weight=2.0)(output, torch.tensor([0]))
-    torch.testing.assert_close(weighed.total, SatLoss()(output, torch.tensor([0])).total + 2 * 0.5)
+    torch.testing.assert_close(weighed.total, SatLoss()(output, torch.tensor([0])).total + 2 * (0.5 - 0.8 * 0.5))
