@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import timm
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard
 from peft import PeftModel
 from peft.utils import CONFIG_NAME
 
@@ -13,16 +12,13 @@ from sat_peft.errors import UsageError
 from sat_peft.evaluation.figures import FIGURES
 from sat_peft.files import check_values, is_file, read_json_object
 from sat_peft.files.outputs import write_text_atomic
-from sat_peft.files.paths import as_code
 from sat_peft.options.choices import TTA_IN_WORDS, TtaName
 from sat_peft.prediction.localizer import PROTOCOL
 from sat_peft.runs.restore import read_adapter_config
+from sat_peft.tuner.card import CARD_NAME, adapter_card
 
-CARD_NAME = "README.md"
-TAGS = ["timm", "spatial-aware-token", "weakly-supervised-object-localization"]
 # Key in results.json -> identifier of the metric on the hub.
 METRICS = {"gt_known": "gt_known_loc", "top1_loc": "top1_loc", "top5_loc": "top5_loc", "top1_cls": "accuracy"}
-_CLASSES_SHOWN = 20
 # What is told of results.json.
 _RESULTS = {
     "protocol": str,
@@ -58,28 +54,23 @@ def write_model_card(run_or_adapter: str | Path) -> Path:
     settings = _read(run / "config.json", {}) if run else {}
     results = _read(run / "results.json", _RESULTS) if run else {}
     training_images = results.get("training_images", 0)
-    title = f"SAT adapter for {_backbone_name(config) or 'a timm Vision Transformer'}"
-    text = "\n\n".join(
-        [
-            f"# {title}",
-            "An adapter of *Spatial-Aware Token* (SAT, ICCV 2023, https://arxiv.org/abs/2303.10438), trained with "
-            "sat_peft. It classifies an image and localises its object, and was trained from image labels alone, "
-            "without a box.",
-            _adapter_section(config),
-            _usage_section(config, results),
+    figures = _figures(results)
+    findings = (results.get("health") or {}).get("findings", [])
+    limits = [f"**Not to be trusted:** {each}" for each in findings]
+    if not figures:
+        limits.append("Nothing was measured: there are no figures for this adapter.")
+    text = adapter_card(
+        config,
+        arguments=_arguments(results),
+        sections=[
             *([_training_section(settings, training_images)] if settings else []),
-            *([_results_section(settings, results)] if _figures(results) else []),
-            _limits_section(results),
-        ]
+            *([_results_section(settings, results)] if figures else []),
+        ],
+        limits=limits,
+        eval_results=_eval_results(settings, results) if figures else None,
     )
-    metadata = ModelCardData(
-        base_model=_hub_id(config), library_name="peft", tags=TAGS, pipeline_tag="object-detection"
-    )
-    if _figures(results):
-        metadata.model_name = title
-        metadata.eval_results = _eval_results(settings, results)
     path = adapter / CARD_NAME
-    write_text_atomic(path, f"---\n{metadata.to_yaml()}\n---\n\n{text}\n")
+    write_text_atomic(path, text)
     return path
 
 
@@ -121,59 +112,12 @@ def _read(file: Path, fields: dict) -> dict:
     return values
 
 
-def _backbone_name(config: dict) -> str | None:
-    backbone = config.get("backbone") or {}
-    name, tag = backbone.get("name"), backbone.get("pretrained_tag")
-    return f"{name}.{tag}" if name and tag else name
-
-
-def _hub_id(config: dict) -> str | None:
-    """Where the weights of the backbone are on the hub; None where timm does not fetch them from there."""
-    name = _backbone_name(config)
-    pretrained = timm.get_pretrained_cfg(name, allow_unregistered=True) if name else None
-    hub_id = getattr(pretrained, "hf_hub_id", None)
-    return f"{hub_id}{name}" if hub_id and hub_id.endswith("/") else hub_id
-
-
-def _adapter_section(config: dict) -> str:
-    backbone = config.get("backbone") or {}
-    names = config.get("class_names")
-    classes = f"{config.get('num_classes')} classes"
-    if names:
-        shown = ", ".join(as_code(name) for name in names[:_CLASSES_SHOWN])
-        classes += f": {shown}{', …' if len(names) > _CLASSES_SHOWN else ''}"
-    size = " x ".join(map(str, backbone["img_size"])) if backbone.get("img_size") else "any number of"
-    return f"""## The adapter
-
-- Backbone, frozen: `{_backbone_name(config)}` of timm, images of {size} pixels
-- Spatial blocks: {config.get("num_spatial_blocks")}; tuned: `{config.get("tune")}`; head: `{config.get("head")}`
-- {classes}"""
-
-
-def _usage_section(config: dict, results: dict) -> str:
-    # The adapter's own files have no place for the threshold that the run chose, and the augmentation behind it.
+def _arguments(results: dict) -> str:
+    """The threshold that the run chose and the augmentation behind it, which an adapter's own files do not hold."""
     chosen = f", threshold={results['threshold']:g}" if results.get("protocol") == PROTOCOL else ""
     if TTA_IN_WORDS[results.get("tta") or "none"]:
         chosen += f", tta={results['tta']!r}"
-    return f"""## Use
-
-```python
-from sat_peft import Localizer
-
-localizer = Localizer.from_pretrained("path/to/this/folder"{chosen})
-[found] = localizer("photo.jpg")
-found.label, found.score, found.box  # class, probability, (x0, y0, x1, y1) in pixels
-```
-
-As a PEFT model, for training on or for the maps alone:
-
-```python
-import timm
-from sat_peft import load_adapter
-
-model = load_adapter(timm.create_model("{_backbone_name(config)}", pretrained=True), "path/to/this/folder")
-output = model(images)  # output.logits (B, C), output.maps (B, h, w) in (0, 1)
-```"""
+    return chosen
 
 
 def _data_name(settings: dict) -> str:
@@ -211,18 +155,6 @@ threshold {results["threshold"]:g} ({results["threshold_source"]}){augmented}.
 {rows}
 
 Localisation figures of other protocols do not compare with these."""
-
-
-def _limits_section(results: dict) -> str:
-    unmeasured = "" if _figures(results) else "- Nothing was measured: there are no figures for this adapter.\n"
-    findings = (results.get("health") or {}).get("findings", [])
-    found = "".join(f"- **Not to be trusted:** {each}\n" for each in findings)
-    return f"""## Limits
-
-{found}{unmeasured}- One class an image: in an image of several objects the boxes are of the predicted one.
-- An image of none of the classes gets a class and a box all the same; the score is no probability that it is right.
-- Boxes come from a map on the grid of patches, so small objects are localised coarsely.
-- The licence is not stated here: it is for whoever publishes the adapter, and depends on the backbone and the data."""
 
 
 def _eval_results(settings: dict, results: dict) -> list[EvalResult]:

@@ -18,10 +18,9 @@ from torch import nn
 
 from sat_peft.errors import UsageError
 from sat_peft.files import FileProblem, check_values, is_file, read_json_object, read_safetensors
-from sat_peft.files.paths import as_code
+from sat_peft.tuner.card import CARD_NAME, adapter_card, hub_id
 from sat_peft.tuner.config import PEFT_TYPE, SatConfig
 
-CARD_NAME = "README.md"
 _COPY = "Copy or save the adapter again."
 # Fields whose types are checked; PEFT's own are what its versions make them.
 _CHECKED = {field.name for field in dataclasses.fields(SatConfig)}
@@ -95,8 +94,9 @@ def _write(peft_model: PeftModel, adapter_name: str, folder: Path) -> None:
     (folder / SAFETENSORS_WEIGHTS_NAME).write_bytes(save(tensors, metadata={"format": "pt"}))
     config = copy.deepcopy(peft_model.peft_config[adapter_name])
     config.inference_mode = True  # as PEFT saves it: a loaded adapter is frozen unless asked otherwise
+    config.base_model_name_or_path = hub_id(config.backbone or {})
     config.save_pretrained(str(folder))
-    (folder / CARD_NAME).write_text(_model_card(config), encoding="utf-8")
+    (folder / CARD_NAME).write_text(adapter_card(config.to_dict()), encoding="utf-8")
     for path in folder.iterdir():
         _flush(path)
     _flush(folder)
@@ -109,44 +109,6 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _model_card(config: SatConfig) -> str:
-    backbone = config.backbone or {}
-    name = backbone.get("name") or "the timm model it was trained on"
-    classes = f"{config.num_classes} classes"
-    if config.class_names:
-        shown = ", ".join(map(as_code, config.class_names[:20]))
-        classes += f": {shown}{', ...' if len(config.class_names) > 20 else ''}"
-    tuned = "nothing"
-    if config.tune != "none":
-        tuned = f"`{config.tune}` in the last {config.num_tuned_blocks or config.num_spatial_blocks} blocks"
-    return f"""---
-library_name: peft
-tags:
-- timm
-- spatial-aware-token
-- weakly-supervised-object-localization
----
-
-# SAT adapter for {name}
-
-A Spatial-Aware Token adapter (SAT, ICCV 2023, https://arxiv.org/abs/2303.10438), written by sat_peft. It
-classifies images and localises objects; it was trained from image labels alone.
-
-- backbone: `{name}`, pretrained tag `{backbone.get("pretrained_tag")}`, images of {backbone.get("img_size")} pixels
-- spatial blocks: the last {config.num_spatial_blocks}; the spatial token enters: `{config.token_entry}`
-- tuned: {tuned}; head: `{config.head}`{"" if config.train_head else ", not trained"}
-- {classes}
-
-```python
-import timm
-from sat_peft import load_adapter
-
-model = load_adapter(timm.create_model("{backbone.get("name") or "..."}", pretrained=True), "path/to/this/folder")
-output = model(images)  # output.logits (B, C), output.maps (B, h, w) in (0, 1)
-```
-"""
 
 
 def load_adapter(

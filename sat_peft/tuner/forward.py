@@ -109,13 +109,21 @@ def collect_output(vit: nn.Module, args: tuple, kwargs: dict, output: torch.Tens
     first_patch = exit_layer.token_index + 1
     block_maps = torch.stack([mask[:, first_patch:] for mask in masks]).unflatten(2, (height, width))
     grid = tokens.unflatten(1, (height, width))
-    output = SatOutput(exit_layer.classify(grid), block_maps.mean(0), block_maps)
-    if not exit_layer.training:
-        output.tokens = grid
-    if features is not None:
-        output.features = features.unflatten(1, (height, width))
-    if exit_layer.readout is not None:
-        logits, foreground, evidence = exit_layer.readout(tokens, output.maps.flatten(1))
-        output.logits, output.foreground, output.evidence = logits, foreground, evidence
-        output.maps = output.maps_of(logits.argmax(1))
+    maps, foreground, evidence = block_maps.mean(0), None, None
+    if exit_layer.readout is None:
+        logits = exit_layer.classify(grid)
+    else:
+        logits, foreground, evidence = exit_layer.readout(tokens, maps.flatten(1))
+    # All fields at once: with transformers 4, those that are set later have no key.
+    output = SatOutput(
+        logits,
+        maps,
+        block_maps,
+        tokens=None if exit_layer.training else grid,
+        features=None if features is None else features.unflatten(1, (height, width)),
+        foreground=foreground,
+        evidence=evidence,
+    )
+    if evidence is not None:
+        output["maps"] = output.maps_of(logits.argmax(1))
     return output

@@ -20,9 +20,9 @@ class SatOutput(ModelOutput):
         maps: (B, h, w) localisation maps in (0, 1), float32, on the grid of patches: the mean of `block_maps` over the
             K spatial blocks (SAT, Figure 2). With a readout, those of the most probable class: see `maps_of`.
         block_maps: (K, B, h, w) the mask of every spatial block, first block first, float32.
+        tokens: (B, h, w, D) normalised patch tokens at the end, which head and readout read; None in training mode.
         features: (B, h, w, D) patch tokens as the first spatial block gets them, before any mask and without gradient,
             for the separation term of the loss; None for blocks of a class that no token can pass apart.
-        tokens: (B, h, w, D) normalised patch tokens at the end, which head and readout read; None in training mode.
         foreground: (B, h * w) with a readout, the map of the object whatever its class.
         evidence: (B, C, h * w) with a readout, how much each patch speaks for each class.
     """
@@ -30,8 +30,8 @@ class SatOutput(ModelOutput):
     logits: torch.Tensor = None
     maps: torch.Tensor = None
     block_maps: torch.Tensor = None
-    features: torch.Tensor = None
     tokens: torch.Tensor = None
+    features: torch.Tensor = None
     foreground: torch.Tensor = None
     evidence: torch.Tensor = None
 

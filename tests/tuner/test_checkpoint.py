@@ -7,7 +7,9 @@ import pickle
 import warnings
 
 import pytest
+import timm
 import torch
+from huggingface_hub import ModelCard
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from tiny_backbones import create_plain, images_for
@@ -95,8 +97,19 @@ def test_model_card_names_backbone_and_classes(tmp_path):
     model = adapted(class_names=["wren", "robin", "jay"])
     card = (save_adapter(model, tmp_path / "adapter") / CARD).read_text()
     assert "3 classes: `wren`, `robin`, `jay`" in card
-    assert "library_name: peft" in card
+    data = ModelCard(card).data
+    assert (data.library_name, data.pipeline_tag, data.base_model) == ("peft", "object-detection", None)
     assert load_adapter(create_plain(), tmp_path / "adapter").peft_config["default"].class_names[1] == "robin"
+
+
+def test_model_card_and_configuration_link_to_the_base_on_the_hub(tmp_path):
+    vit = timm.create_model("vit_tiny_patch16_224.augreg_in21k_ft_in1k", pretrained=False)
+    model = get_peft_model(vit, SatConfig(num_classes=2))
+    folder = save_adapter(model, tmp_path / "adapter")
+    base = "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    assert ModelCard.load(folder / CARD).data.base_model == base
+    assert json.loads((folder / CONFIG).read_text())["base_model_name_or_path"] == base
+    assert load_adapter(model.unload(), folder).peft_config["default"].base_model_name_or_path == base
 
 
 def test_an_adapter_folder_is_replaced(folder):
@@ -108,7 +121,7 @@ def test_an_adapter_folder_is_replaced(folder):
 
 def test_a_failed_save_keeps_the_previous_adapter(folder, monkeypatch):
     before = {name: (folder / name).read_bytes() for name in os.listdir(folder)}
-    monkeypatch.setattr(checkpoint, "_model_card", lambda config: 1 / 0)
+    monkeypatch.setattr(checkpoint, "adapter_card", lambda config: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save_adapter(adapted(num_classes=9), folder)
     assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == before

@@ -4,7 +4,9 @@ import copy
 import pickle
 
 import pytest
+import timm
 import torch
+from packaging.version import Version
 from peft import PeftModel, get_peft_model
 from timm.layers import DropPath
 from tiny_backbones import BACKBONES, DEPTH, GRID, create, images_for
@@ -62,6 +64,11 @@ def trained(backbone, config):
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
     return model
+
+
+def assert_rounds_alike(first, second):
+    """The same computation: torch 2.6 pools by attention with another last bit where weights lie elsewhere."""
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-6)
 
 
 def assert_same_output(first, second):
@@ -128,7 +135,7 @@ def test_disabling_gives_the_base(backbone, config):
     expected = vit(images)
     model = trained(backbone, config)
     with model.disable_adapter():
-        assert torch.equal(model(images), expected)
+        assert_rounds_alike(model(images), expected)
         assert torch.equal(model.get_base_model().forward_features(images), vit.forward_features(images))
     assert model(images).maps.shape == (2, *GRID)
 
@@ -140,8 +147,10 @@ def test_unload_gives_the_base_back(backbone, config):
     model = trained(backbone, config)
     model(images)
     unloaded = model.unload()
-    assert torch.equal(unloaded(images), vit(images))
+    assert_rounds_alike(unloaded(images), vit(images))
+    assert torch.equal(unloaded.forward_features(images), vit.forward_features(images))
     assert list(unloaded.state_dict()) == list(vit.state_dict())
+    assert all(torch.equal(value, vit.state_dict()[name]) for name, value in unloaded.state_dict().items())
     for (name, module), (_, original) in zip(unloaded.named_modules(), vit.named_modules(), strict=True):
         assert type(module) is type(original), name
         assert set(vars(module)) == set(vars(original)), name
@@ -186,8 +195,7 @@ def test_adapters_switch(backbone, config, tmp_path):
         model.delete_adapter("other") if other == "lora" else model.set_adapter("loaded")
         assert_same_output(model(images), expected)
         assert_same_output(load_adapter(create(backbone), tmp_path / "again")(images), expected)
-        vit = create(backbone)
-        assert torch.equal(model.unload()(images), vit(images))
+        assert_rounds_alike(model.unload()(images), create(backbone)(images))
 
 
 @few_cases
@@ -207,6 +215,8 @@ def test_copy_and_pickle(backbone, config):
 
 @few_cases
 def test_half_precision_backbone(backbone, config):
+    if backbone == "rope_mixed" and Version(timm.__version__) < Version("1.0.26"):
+        pytest.skip("this timm mixes precisions in its mixed rotary embeddings")
     expected = adapted(backbone, config)
     images = images_for(expected)
     model = get_peft_model(create(backbone).bfloat16(), SatConfig(num_classes=NUM_CLASSES, **CONFIGS[config])).eval()
