@@ -26,6 +26,7 @@ TuneMode = Literal["none", "bias_norm", "lora", "full"]
 HeadName = Literal["conv3x3", "conv1x1", "separable"]
 TokenInit = Literal["random", "class_token"]
 TokenEntry = Literal["input", "late", "isolated"]
+ClassEvidence = Literal["tokens", "features"]
 
 ScheduleName = Literal["cosine", "linear", "constant_with_warmup"]
 AugmentationName = Literal["shift", "crop", "none"]

@@ -19,6 +19,8 @@ from sat_peft.errors import UsageError
 from sat_peft.files.outputs import atomic_replacement
 from sat_peft.prediction.localizer import PROTOCOL, Localizer, logits_and_maps
 
+# torch.export of older ones fixes the number of images.
+OLDEST_TORCH = "2.8"
 # Largest difference from the model itself that an exported model may have.
 TOLERANCE = 1e-4
 
@@ -45,7 +47,8 @@ def export_program(localizer: Localizer, path: str | Path) -> Path:
         path: the file, which ends in .pt2. It is written whole or not at all.
 
     Raises:
-        UsageError: another suffix, or a program that does not agree with the model to `TOLERANCE`.
+        UsageError: another suffix, a torch older than `OLDEST_TORCH`, or a program that does not agree with the model
+            to `TOLERANCE`.
     """
     path = _checked_path(path, ".pt2")
     model = _LogitsAndMaps(localizer)
@@ -73,8 +76,8 @@ def export_onnx(localizer: Localizer, path: str | Path) -> Path:
         path: the file, which ends in .onnx. It is written whole or not at all.
 
     Raises:
-        UsageError: a package of the extra `export` is missing, another suffix, a model of more than 2 GB, or ONNX
-            Runtime does not agree with the model to `TOLERANCE`.
+        UsageError: a package of the extra `export` is missing, another suffix, a torch older than `OLDEST_TORCH`, a
+            model of more than 2 GB, or ONNX Runtime does not agree with the model to `TOLERANCE`.
     """
     path = _checked_path(path, ".onnx")
     try:
@@ -128,6 +131,11 @@ def _checked_path(path: str | Path, suffix: str) -> Path:
 
 
 def _program(model: _LogitsAndMaps, localizer: Localizer) -> torch.export.ExportedProgram:
+    if torch.__version__ < OLDEST_TORCH:
+        raise UsageError(
+            f"torch {torch.__version__} exports no such model for batches of any size. Export it with torch "
+            f"{OLDEST_TORCH} or newer; nothing was written."
+        )
     dynamic = {"images": {0: torch.export.Dim("batch", min=1)}}
     with torch.no_grad():
         return torch.export.export(model, (_examples(localizer, 2),), dynamic_shapes=dynamic, strict=False)

@@ -142,7 +142,7 @@ class Localizer:
         config = model.active_peft_config
         self.tta = tta
         if device is None:
-            device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+            device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
         # Of a backbone in half or double precision; its adapter may have another.

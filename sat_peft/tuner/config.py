@@ -9,7 +9,7 @@ from typing import get_args
 from peft import LoraConfig, PeftConfig
 
 from sat_peft.errors import UsageError, unknown_choice
-from sat_peft.options.choices import HeadName, TokenEntry, TokenInit, TuneMode
+from sat_peft.options.choices import ClassEvidence, HeadName, TokenEntry, TokenInit, TuneMode
 
 
 class SatType(str, Enum):  # noqa: UP042, since PEFT splits the text `SatType.SAT`
@@ -63,6 +63,8 @@ class SatConfig(LoraConfig):
             near 1, from which few images do not lead away.
         class_readout: Whether the adapter holds a class readout, see [`fit_class_readout`], which sets this. Leave it
             out of configurations of your own: an adapter gets its readout after its training.
+        class_evidence: Which patch tokens a class readout reads the evidence for a class from: `"features"`, as the
+            first spatial block gets them, or `"tokens"`, the final ones. Set with `class_readout`.
         drop_path_in_frozen_blocks: What `model.train()` does to the stochastic depth of the blocks that are neither
             spatial nor tuned. `True` leaves it on, as in the published training; `False` keeps it off, so that they
             are deterministic. Either way the rate is the one the timm model was created with.
@@ -121,6 +123,10 @@ class SatConfig(LoraConfig):
         default=False,
         metadata={"help": "Whether maps and logits are those of a class readout; set by `fit_class_readout`."},
     )
+    class_evidence: ClassEvidence = field(
+        default="tokens",
+        metadata={"help": "Patch tokens that a class readout reads evidence from; set by `fit_class_readout`."},
+    )
     drop_path_in_frozen_blocks: bool = field(
         default=True,
         metadata={"help": "Whether `model.train()` switches on stochastic depth in the frozen blocks as well (paper)."},
@@ -145,6 +151,7 @@ class SatConfig(LoraConfig):
             ("head", HEADS),
             ("token_init", TOKEN_INITS),
             ("token_entry", TOKEN_ENTRIES),
+            ("class_evidence", get_args(ClassEvidence)),
         ):
             if getattr(self, name) not in choices:
                 raise unknown_choice(name, getattr(self, name), choices)

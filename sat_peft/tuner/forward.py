@@ -113,7 +113,7 @@ def collect_output(vit: nn.Module, args: tuple, kwargs: dict, output: torch.Tens
     if exit_layer.readout is None:
         logits = exit_layer.classify(grid)
     else:
-        logits, foreground, evidence = exit_layer.readout(tokens, maps.flatten(1))
+        logits, foreground, evidence = exit_layer.readout(tokens, features, maps.flatten(1))
     # All fields at once: with transformers 4, those that are set later have no key.
     output = SatOutput(
         logits,

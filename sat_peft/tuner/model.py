@@ -186,7 +186,7 @@ class SatModel(LoraModel):
         }
         if key == EXIT:
             arguments |= {"num_classes": config.num_classes, "head": config.head, "train_head": config.train_head}
-            arguments["class_readout"] = config.class_readout
+            arguments["class_evidence"] = config.class_evidence if config.class_readout else None
         else:
             arguments["initial_token"] = embedded_class_token(vit) if config.token_init == "class_token" else None
         if not isinstance(target, SatLayer):

@@ -24,7 +24,7 @@ class SatOutput(ModelOutput):
         features: (B, h, w, D) patch tokens as the first spatial block gets them, before any mask and without gradient,
             for the separation term of the loss; None for blocks of a class that no token can pass apart.
         foreground: (B, h * w) with a readout, the map of the object whatever its class.
-        evidence: (B, C, h * w) with a readout, how much each patch speaks for each class.
+        evidence: (B, C, h * w) with a readout, how much each patch speaks for each class, relative to the foreground.
     """
 
     logits: torch.Tensor = None

@@ -1,7 +1,9 @@
-"""Maps and classes read off the final patch tokens by statistics of the training images, without gradients.
+"""Maps and classes read off the patch tokens by statistics of the training images, without gradients.
 
 The token's map says where an object is, whatever its class. Two things that the patch tokens know are added after the
-training: which patches of an image are like its object and not like its ground, and which speak for its class.
+training: which patches of an image are like its object and not like its ground, and which speak for its class. The
+first is read at the end of the backbone, where the training has set object and ground apart; the second where the
+spatial blocks begin, since the tokens there still tell what kind of object they are of.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from peft import PeftModel
 from torch import distributed, nn
 
@@ -16,7 +19,8 @@ from sat_peft.errors import UsageError
 
 # Chosen on validation photographs of twenty classes, 1 to 10 images a class. They change little by halves and doubles.
 _CONTRAST_GAIN = 4.0
-_EVIDENCE_GAIN = 1.5
+# Of class evidence, by the tokens that it is read from: final `tokens`, or `features` as the spatial blocks get them.
+EVIDENCE_GAINS = {"tokens": 1.5, "features": 3.0}
 _SHRINKAGE = 0.3
 _EPSILON = 1e-6
 # Of classes without an image, which no image is to be told to be.
@@ -49,47 +53,110 @@ def contrast(tokens: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     return maps + sides * (found - maps)
 
 
+def standardised(evidence: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
+    """Evidence (B, C, N) relative to that of the foreground (B, N) of its image: of mean 0 and deviation 1 there."""
+    weights = foreground.unsqueeze(1)
+    total = weights.sum(2, keepdim=True).clamp_min(_EPSILON)
+    centred = evidence - (evidence * weights).sum(2, keepdim=True) / total
+    deviation = ((centred.square() * weights).sum(2, keepdim=True) / total).sqrt().clamp_min(_EPSILON)
+    return centred / deviation
+
+
 def weigh(foreground: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:
     """The part of the foreground that speaks for a class: (B, N) in (0, 1).
 
-    Evidence is relative to that of the foreground of the same image; a patch above its mean keeps its value.
-
     Args:
         foreground: (B, N) in (0, 1), of `contrast`.
-        evidence: (B, N) for the class.
+        evidence: (B, N) for the class, as `ClassReadout` gives it; where it is not negative, the foreground stays.
     """
-    centred = evidence - _weighted_mean(evidence, foreground)
-    deviation = _weighted_mean(centred.square(), foreground).sqrt().clamp_min(_EPSILON)
-    return foreground * (2 * torch.sigmoid(_EVIDENCE_GAIN * centred / deviation)).clamp_max(1)
+    return foreground * (2 * torch.sigmoid(evidence)).clamp_max(1)
+
+
+def _normalised(features: torch.Tensor) -> torch.Tensor:
+    """Features, which no norm of the backbone has passed yet, so that no single channel decides."""
+    return F.layer_norm(features, features.shape[-1:])
 
 
 class ClassReadout(nn.Module):
-    """Linear discriminants of C classes: `weight` (C, D) tells the evidence of a token, `bias` (C,) completes logits.
+    """Linear discriminants of C classes: `weight` (C, D) and `bias` (C,) give logits from the final tokens.
 
-    Both are buffers, which PEFT saves with an adapter and never trains.
+    With `evidence="features"`, `evidence_weight` (C, D) gives the evidence of a token where the spatial blocks begin;
+    else it is `weight` on the final tokens, as in adapters that were saved by earlier versions. All are buffers, which
+    PEFT saves with an adapter and never trains.
     """
 
-    def __init__(self, num_classes: int, dim: int, device=None):
+    def __init__(self, num_classes: int, dim: int, evidence: str = "tokens", device=None):
         super().__init__()
+        self.evidence = evidence
         self.register_buffer("weight", torch.zeros(num_classes, dim, device=device))
         self.register_buffer("bias", torch.zeros(num_classes, device=device))
+        if evidence == "features":
+            self.register_buffer("evidence_weight", torch.zeros(num_classes, dim, device=device))
 
-    def forward(self, tokens: torch.Tensor, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits (B, C), foreground (B, N) and evidence (B, C, N) of patch tokens (B, N, D) with maps (B, N)."""
+    def forward(
+        self, tokens: torch.Tensor, features: torch.Tensor | None, maps: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits (B, C), foreground (B, N) and evidence (B, C, N) of patch tokens and features (B, N, D) with maps
+        (B, N).
+        """
         tokens = tokens.to(self.weight.dtype)
         foreground = contrast(tokens, maps)
         logits = _weighted_mean(tokens, foreground).squeeze(1) @ self.weight.T + self.bias
-        return logits, foreground, self.weight @ tokens.mT
+        if self.evidence == "features":
+            evidence = self.evidence_weight @ _normalised(features.to(self.weight.dtype)).mT
+        else:
+            evidence = self.weight @ tokens.mT
+        return logits, foreground, EVIDENCE_GAINS[self.evidence] * standardised(evidence, foreground)
+
+
+class _Moments:
+    """Sums over patches, from which linear discriminants of classes follow."""
+
+    def __init__(self, num_classes: int, dim: int):
+        # On the CPU in double precision: sums over millions of patches, of which differences are taken.
+        self.patches, self.total = torch.zeros(1, dtype=torch.float64), torch.zeros(dim, dtype=torch.float64)
+        self.second = torch.zeros(dim, dim, dtype=torch.float64)
+        self.weights = torch.zeros(num_classes, dtype=torch.float64)
+        self.sums = torch.zeros(num_classes, dim, dtype=torch.float64)
+
+    def add(self, tokens: torch.Tensor, foreground: torch.Tensor, labels: torch.Tensor) -> None:
+        """Adds the patches of images: tokens (B, N, D), of the object by `foreground` (B, N), of classes (B,)."""
+        tokens, foreground, labels = tokens.cpu().double(), foreground.cpu().double(), labels.cpu()
+        rows = tokens.flatten(0, 1)
+        self.patches += len(rows)
+        self.total += rows.sum(0)
+        self.second += rows.T @ rows
+        self.weights.index_add_(0, labels, foreground.sum(1))
+        self.sums.index_add_(0, labels, torch.einsum("bn,bnd->bd", foreground, tokens))
+
+    def sum_over_processes(self, device: torch.device) -> None:
+        for value in vars(self).values():
+            _sum_over_processes(value, device)
+
+    def discriminants(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """`weight` (C, D) and `bias` (C,) of linear discriminant analysis.
+
+        Class means are those of the object's tokens, the covariance is that of all patches, shrunk towards a multiple
+        of the identity.
+        """
+        mean = self.total / self.patches
+        covariance = self.second / self.patches - torch.outer(mean, mean)
+        covariance += _SHRINKAGE * covariance.diagonal().mean() * torch.eye(len(mean), dtype=torch.float64)
+        seen = self.weights > 0
+        means = torch.where(seen[:, None], self.sums / self.weights.clamp_min(_EPSILON)[:, None] - mean, 0)
+        weight = torch.linalg.solve(covariance, means.T).T
+        bias = -(weight @ mean) - (means * weight).sum(1) / 2
+        return weight, torch.where(seen, bias, _NEVER)
 
 
 @torch.no_grad()
 def fit_class_readout(model: PeftModel, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
     """Fits the class readout of the active adapter, and adds it to the adapter.
 
-    Linear discriminant analysis on the final patch tokens: class means are those of the object's tokens, the covariance
-    is that of all patches, shrunk towards a multiple of the identity. In evaluation mode, the model's logits and maps
-    are then those of the readout, see `SatOutput`; in training mode nothing changes. One pass over the images. In a
-    process group, every process gives its own share of them, and all get the same readout.
+    Linear discriminant analysis on the patch tokens: on the final ones for the logits, and where the spatial blocks
+    begin for the evidence, of which what all classes have in common is left out. In evaluation mode, the model's logits
+    and maps are then those of the readout, see `SatOutput`; in training mode nothing changes. One pass over the images.
+    In a process group, every process gives its own share of them, and all get the same readout.
 
     Args:
         model: PEFT model with a trained SAT adapter; it is left in evaluation mode.
@@ -103,37 +170,29 @@ def fit_class_readout(model: PeftModel, batches: Iterable[tuple[torch.Tensor, to
     vit, config = model.get_base_model(), model.active_peft_config
     device = next(vit.patch_embed.parameters()).device
     vit.norm.drop_readout(model.active_adapter)
-    dim = vit.embed_dim
-    # On the CPU in double precision: sums over millions of patches, of which differences are taken.
-    patches = torch.zeros(1, dtype=torch.float64)
-    total, second = torch.zeros(dim, dtype=torch.float64), torch.zeros(dim, dim, dtype=torch.float64)
-    weights = torch.zeros(config.num_classes, dtype=torch.float64)
-    sums = torch.zeros(config.num_classes, dim, dtype=torch.float64)
+    moments = {kind: _Moments(config.num_classes, vit.embed_dim) for kind in EVIDENCE_GAINS}
     for images, labels in batches:
         output = model(images)
         tokens = output.tokens.flatten(1, 2).float()
         foreground = contrast(tokens, output.maps.flatten(1))
-        tokens, foreground, labels = tokens.cpu().double(), foreground.cpu().double(), labels.cpu()
-        rows = tokens.flatten(0, 1)
-        patches += len(rows)
-        total += rows.sum(0)
-        second += rows.T @ rows
-        weights.index_add_(0, labels, foreground.sum(1))
-        sums.index_add_(0, labels, torch.einsum("bn,bnd->bd", foreground, tokens))
-    for value in (patches, total, second, weights, sums):
-        _sum_over_processes(value, device)
-    if not patches:
+        moments["tokens"].add(tokens, foreground, labels)
+        if output.features is not None:
+            moments["features"].add(_normalised(output.features.flatten(1, 2).float()), foreground, labels)
+    for each in moments.values():
+        each.sum_over_processes(device)
+    if not moments["tokens"].patches:
         raise UsageError("a class readout needs images to be fitted on; there are none.")
-    mean = total / patches
-    covariance = second / patches - torch.outer(mean, mean)
-    covariance += _SHRINKAGE * covariance.diagonal().mean() * torch.eye(dim, dtype=torch.float64)
-    class_means = torch.where(weights[:, None] > 0, sums / weights.clamp_min(_EPSILON)[:, None] - mean, 0)
-    weight = torch.linalg.solve(covariance, class_means.T).T
-    bias = -(weight @ mean) - (class_means * weight).sum(1) / 2
-    readout = vit.norm.add_readout(model.active_adapter, config.num_classes, dim, device)
+    config.class_readout, config.class_evidence = True, "features" if moments["features"].patches else "tokens"
+    readout = vit.norm.add_readout(
+        model.active_adapter, config.num_classes, vit.embed_dim, config.class_evidence, device
+    )
+    weight, bias = moments["tokens"].discriminants()
     readout.weight.copy_(weight)
-    readout.bias.copy_(torch.where(weights > 0, bias, _NEVER))
-    config.class_readout = True
+    readout.bias.copy_(bias)
+    if config.class_evidence == "features":
+        weight, _ = moments["features"].discriminants()
+        seen = moments["features"].weights > 0
+        readout.evidence_weight.copy_(weight - weight[seen].mean(0))
 
 
 def _sum_over_processes(value: torch.Tensor, device: torch.device) -> None:

@@ -17,7 +17,7 @@ from sat_peft.options.presets import PRESETS
 from sat_peft.options.regimes import REGIMES
 from sat_peft.recipes import few_shot, full_data, low_param
 from sat_peft.training.loop import create_scheduler
-from sat_peft.tuner import heads
+from sat_peft.tuner import heads, readout
 
 KINDS = [
     count.Config,
@@ -32,6 +32,7 @@ CARRIED_OUT = {
     "FormatName": set(FORMATS),
     "ThresholdSource": set(thresholds._SOURCES),
     "HeadName": set(heads.HEAD_CLASSES),
+    "ClassEvidence": set(readout.EVIDENCE_GAINS),
 }
 
 

@@ -17,6 +17,7 @@ from sat_peft.errors import UsageError
 from sat_peft.prediction import export as export_module
 from sat_peft.prediction.export import export_onnx, export_program
 
+pytestmark = pytest.mark.skipif(torch.__version__ < export_module.OLDEST_TORCH, reason="this torch exports no model")
 METADATA = {
     "class_names": CLASSES,
     "image_size": [64, 64],
@@ -146,3 +147,10 @@ def test_mistakes_are_named(run, tmp_path, monkeypatch, changes, words):
     (tmp_path / "folder.onnx").mkdir()
     with pytest.raises(UsageError, match=words):
         main(Config(**{"format": "onnx", "output": Path("model.onnx"), "run": run} | changes))
+
+
+def test_torch_that_exports_no_such_model_is_refused_and_nothing_is_written(localizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_module, "OLDEST_TORCH", "99")
+    with pytest.raises(UsageError, match="Export it with torch 99 or newer"):
+        export_program(localizer, tmp_path / "model.pt2")
+    assert list(tmp_path.iterdir()) == []

@@ -1,15 +1,17 @@
 """The class readout: maps refined and classes told by discriminants that are fitted, not trained."""
 
+import json
 import multiprocessing
 
 import pytest
 import torch
 from peft import get_peft_model
+from safetensors.torch import load_file, save_file
 from tiny_backbones import BACKBONES, create, create_plain, images_for
 
 from sat_peft import SatConfig, fit_class_readout, load_adapter, save_adapter
 from sat_peft.errors import UsageError
-from sat_peft.tuner.readout import contrast, weigh
+from sat_peft.tuner.readout import contrast, standardised, weigh
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
 
@@ -52,11 +54,22 @@ def test_a_uniform_map_does_not_become_an_object(noise):
 def test_evidence_leaves_out_what_does_not_speak_for_the_class_and_keeps_the_rest():
     foreground = torch.tensor([[0.9] * 6 + [0.1] * 6])
     evidence = torch.tensor([[5.0] * 4 + [-5.0] * 2 + [0.0] * 6])
-    found = weigh(foreground, evidence)
+    relative = standardised(evidence[:, None], foreground).squeeze(1)
+    found = weigh(foreground, 2 * relative)
     assert torch.equal(found[0, :4], foreground[0, :4])
     assert (found[0, 4:6] < 0.2).all()
     assert (found <= foreground).all()
     assert torch.equal(weigh(foreground, torch.zeros(1, 12)), foreground)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1, 0), (100, -3)])
+def test_evidence_is_relative_to_the_foreground_of_its_image(scale, shift):
+    generator = torch.Generator().manual_seed(0)
+    foreground = torch.rand(2, 30, generator=generator)
+    evidence = scale * torch.randn(2, 3, 30, generator=generator) + shift
+    found, weights = standardised(evidence, foreground), foreground[:, None] / foreground.sum(1)[:, None, None]
+    torch.testing.assert_close((found * weights).sum(2), torch.zeros(2, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close((found.square() * weights).sum(2), torch.ones(2, 3), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -97,6 +110,33 @@ def test_it_is_saved_and_loaded_and_never_trained(tmp_path):
     with loaded.disable_adapter():
         assert torch.equal(loaded(images), base)
     assert torch.equal(loaded.unload()(images), base)
+
+
+def test_evidence_is_read_where_the_spatial_blocks_begin_and_leaves_out_what_classes_share():
+    images = images_for(create_plain(), batch=6)
+    model = fitted(create_plain(), images)
+    readout, config = model.get_base_model().norm.readout, model.peft_config["default"]
+    assert config.class_evidence == "features"
+    torch.testing.assert_close(readout.evidence_weight.mean(0), torch.zeros(16), atol=1e-4, rtol=0)
+    output = model(images)
+    features = torch.nn.functional.layer_norm(output.features.flatten(1, 2), (16,))
+    expected = standardised(readout.evidence_weight @ features.mT, output.foreground)
+    torch.testing.assert_close(output.evidence, 3 * expected)
+
+
+def test_adapters_of_before_read_evidence_from_the_final_tokens(tmp_path):
+    images = images_for(create_plain(), batch=6)
+    folder = save_adapter(fitted(create_plain(), images), tmp_path / "adapter")
+    weights = load_file(folder / "adapter_model.safetensors")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    [name] = [name for name in weights if name.endswith("evidence_weight")]
+    del weights[name], config["class_evidence"]
+    save_file(weights, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    model = load_adapter(create_plain(), folder)
+    output, weight = model(images), model.get_base_model().norm.readout.weight
+    evidence = 1.5 * standardised(weight @ output.tokens.flatten(1, 2).mT, output.foreground)
+    assert torch.equal(output.evidence, evidence)
 
 
 def test_fitting_again_forgets_the_first_fit():
