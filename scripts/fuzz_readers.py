@@ -169,10 +169,11 @@ def _make_run(root: Path) -> None:
 def _read_run(root: Path, draw: random.Random) -> None:
     from sat_peft.errors import UsageError
     from sat_peft.options.training import RunOptions
-    from sat_peft.prediction.localizer import find_trained, trained_threshold
+    from sat_peft.prediction.localizer import PROTOCOL, find_trained
     from sat_peft.report.model_card import write_model_card
     from sat_peft.report.page import write_report
     from sat_peft.runs.folder import RunFolder, check_output
+    from sat_peft.runs.reader import RunReader
 
     def resume(folder: Path) -> None:
         check_output(folder, {}, resume=True)
@@ -183,7 +184,10 @@ def _read_run(root: Path, draw: random.Random) -> None:
 
         read_config(folder, RunOptions)
 
-    for read in (find_trained, trained_threshold, write_model_card, write_report, configuration, resume):
+    def threshold(folder: Path) -> None:
+        RunReader(folder).threshold(PROTOCOL)
+
+    for read in (find_trained, threshold, write_model_card, write_report, configuration, resume):
         try:
             read(root)
         except UsageError:

@@ -23,7 +23,8 @@ from sat_peft.files.paths import shown_path
 from sat_peft.files.shared_paths import with_recorded_paths
 from sat_peft.options.presets import default_preset
 from sat_peft.options.training import RUN_FIELDS
-from sat_peft.runs.folder import is_new, read_status
+from sat_peft.runs.folder import is_new
+from sat_peft.runs.reader import RunReader
 from sat_peft.runs.termination import Terminated, heed_sigterm
 
 AUTO = "auto"
@@ -42,7 +43,7 @@ def read_config(path: Path, kind: type) -> dict[str, Any]:
     if is_folder(path):
         path = path / "config.json"
     if not os.path.exists(path):
-        if read_status(path.parent) is not None:
+        if RunReader(path.parent).status() is not None:
             raise UsageError(
                 f"nothing was computed in {shown_path(path.parent)!r} yet. Give the command that started it again."
             )
@@ -124,7 +125,7 @@ def _resume_or_start(arguments: Sequence[str], given: argparse.Namespace) -> lis
     if given.output is None:
         raise UsageError(f"--resume {AUTO} goes on in the folder of --output; name one.")
     folder = Path(given.output)
-    if read_status(folder) == "finished":
+    if RunReader(folder).status() == "finished":
         print(f"{folder}: finished before")
         sys.exit(0)
     place = next(number for number, text in enumerate(arguments) if text.partition("=")[0] == "--resume")

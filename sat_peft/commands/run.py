@@ -59,7 +59,7 @@ def main(config: Config) -> int:
     # The heavy imports wait until the options are read, so that --help and a mistyped option answer at once.
     from sat_peft.commands import check_data, predict
     from sat_peft.files.outputs import check_writable
-    from sat_peft.runs.folder import read_status
+    from sat_peft.runs.reader import RunReader
 
     start = time.perf_counter()
     images, output = config.images.absolute(), config.output.absolute()
@@ -70,7 +70,7 @@ def main(config: Config) -> int:
         )
     check_writable(output)
     run = output / "run"
-    if read_status(run) != "finished":
+    if RunReader(run).status() != "finished":
         print(f"[1/3] checking {config.images}")
         checked = check_data.Config(
             data=str(images), output=output / "check", overwrite=True, skip_bad=config.skip_bad, workers=config.threads
@@ -108,7 +108,8 @@ def _train(config: Config, images: Path, run: Path) -> None:
         UsageError: what the recipe raises; the folder holds a run of other options.
     """
     from sat_peft.commands import train
-    from sat_peft.runs.folder import is_new, read_status
+    from sat_peft.runs.folder import is_new
+    from sat_peft.runs.reader import RunReader
 
     arguments = ["few_shot", "--data", str(images), "--shots", str(config.shots), "--seed", str(config.seed)]
     for name in ("steps", "backbone", "weights", "image_size", "threads"):
@@ -122,7 +123,7 @@ def _train(config: Config, images: Path, run: Path) -> None:
     if not is_new(run):
         arguments += ["--resume", str(run)]
     training = train.parse(arguments)  # which holds the options against those of a run that is there
-    if read_status(run) == "finished":
+    if RunReader(run).status() == "finished":
         print(f"{run}: finished before")
     else:
         train.main(training)

@@ -26,10 +26,10 @@ from sat_peft.backbones import DataConfig, resolve_data_config
 from sat_peft.data.decoding import decode_image, image_to_tensor
 from sat_peft.data.transforms import evaluation_steps
 from sat_peft.errors import UsageError, unknown_choice
-from sat_peft.files import check_values, is_file, read_json_object
 from sat_peft.localization import ThresholdChoice, choose_threshold, localize, localize_all, to_score_map
 from sat_peft.localization.scoring import check_min_area
 from sat_peft.options.choices import TtaName
+from sat_peft.runs.reader import RunReader
 from sat_peft.runs.restore import TrainedModel, trained_from_adapter, trained_from_run
 from sat_peft.tuner import load_adapter
 
@@ -72,27 +72,8 @@ def find_trained(
     run_or_adapter: str | Path, *, backbone: str | None = None, weights: str | Path | None = None
 ) -> TrainedModel:
     """The trained model of a run folder, or of an adapter folder; see `trained_from_run`."""
-    folder = Path(run_or_adapter)
-    is_run = is_file(folder / "config.json")
-    return (trained_from_run if is_run else trained_from_adapter)(folder, backbone=backbone, weights=weights)
-
-
-def trained_threshold(run_or_adapter: str | Path) -> ThresholdChoice:
-    """The threshold that a run chose for its maps; that of the protocol for an adapter alone, or a run without one."""
-    file = Path(run_or_adapter) / "results.json"
-    default = choose_threshold("fixed", protocol=PROTOCOL)
-    if not is_file(file):
-        return default
-    try:
-        results = read_json_object(file, "the results of a run")
-        found = {name: results.get(name) for name in ("protocol", "threshold", "threshold_source")}
-        check_values(file, found, {"protocol": str, "threshold": float, "threshold_source": str})
-        # A threshold holds for maps as its protocol normalises them.
-        if found["protocol"] != PROTOCOL:
-            return default
-        return ThresholdChoice(choose_threshold("fixed", value=found["threshold"]).value, found["threshold_source"])
-    except UsageError as error:
-        raise UsageError(f"{file} tells no threshold ({error}); give one with --threshold.") from error
+    find = trained_from_run if RunReader(run_or_adapter).has("config.json") else trained_from_adapter
+    return find(run_or_adapter, backbone=backbone, weights=weights)
 
 
 def logits_and_maps(
@@ -187,7 +168,7 @@ class Localizer:
             UsageError: no trained model there, a backbone that cannot be created or is another one.
         """
         trained = find_trained(run_or_adapter, backbone=backbone, weights=weights)
-        choice = _threshold(threshold, trained_threshold(run_or_adapter))
+        choice = _threshold(threshold, RunReader(run_or_adapter).threshold(PROTOCOL))
         model = load_adapter(trained.create_backbone(), trained.adapter)
         return cls(model, threshold=choice, device=device, tta=tta or trained.tta)
 

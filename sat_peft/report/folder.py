@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import io
 import typing
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,10 +15,10 @@ from PIL import Image
 from sat_peft.errors import UsageError
 from sat_peft.evaluation.measure import Measured
 from sat_peft.evaluation.registry import method_titles
-from sat_peft.files import FileProblem, check_values, is_file, is_folder, parse_json, read_json_object
-from sat_peft.files.readers import open_file
+from sat_peft.files import check_values, is_folder
 from sat_peft.files.shared_paths import without_absolute_paths
 from sat_peft.report.curves import iou_histogram
+from sat_peft.runs.reader import RunReader
 
 # Images that the gallery of a page lists; the tables count all.
 MAX_LISTED = 5000
@@ -139,53 +137,6 @@ class _ClassCounts:
         ]
 
 
-def _no_number(name: str) -> None:
-    """NaN and infinity, which Python writes to JSON and browsers do not read, count as not measured."""
-
-
-class _Reader:
-    """Reads files of a folder; those that are damaged are noted in `damaged` and count as missing."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.damaged: list[str] = []
-
-    def json(self, name: str) -> dict:
-        path = self.folder / name
-        if not is_file(path):
-            return {}
-        try:
-            return read_json_object(path, "a record of a run", parse_constant=_no_number)
-        except FileProblem:
-            self.damaged.append(name)
-            return {}
-
-    def lines(self, name: str) -> Iterator[dict]:
-        """The objects of a JSONL file. A run that was killed may leave its last line unfinished."""
-        path = self.folder / name
-        if not is_file(path):
-            return
-        with io.TextIOWrapper(open_file(path), encoding="utf-8", errors="replace") as file:
-            for line in file:
-                try:
-                    row = parse_json(line, path, parse_constant=_no_number)
-                except FileProblem:
-                    row = None
-                if isinstance(row, dict):
-                    yield row
-                elif line.endswith("\n"):
-                    self.damaged.append(name)
-                    return
-
-    @contextmanager
-    def reading(self, name: str) -> Iterator[None]:
-        """Values of other types than a run writes, or none at all, are those of a damaged file too."""
-        try:
-            yield
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError, OverflowError):
-            self.damaged.append(name)
-
-
 def read_run(folder: str | Path) -> RunRecord:
     """Reads a run folder, or a folder that recipes/evaluate.py wrote.
 
@@ -195,10 +146,10 @@ def read_run(folder: str | Path) -> RunRecord:
     folder = Path(folder)
     if not is_folder(folder):
         raise UsageError(f"{str(folder)!r} is no folder; name the folder of a run.")
-    reader = _Reader(folder)
+    reader = RunReader(folder, tolerant=True)
     results = reader.json("results.json")
     evaluation_alone = "protocols" in results
-    if not evaluation_alone and not any(is_file(folder / name) for name in ("status.json", "config.json")):
+    if not evaluation_alone and not any(map(reader.has, ("status.json", "config.json"))):
         raise UsageError(
             f"{str(folder)!r} is no run folder: it holds neither status.json nor config.json. Name a folder that a "
             "recipe left."
@@ -239,7 +190,7 @@ def _losses(lines: Iterable[dict]) -> dict[str, dict[str, tuple[list, list]]]:
     return losses
 
 
-def _own_measurement(reader: _Reader, results: dict) -> list[Measurement]:
+def _own_measurement(reader: RunReader, results: dict) -> list[Measurement]:
     known = reader.json("measurement.json")
     if known:
         check_values(reader.folder, known, typing.get_type_hints(Measurement))
@@ -266,7 +217,7 @@ def _own_measurement(reader: _Reader, results: dict) -> list[Measurement]:
     ]
 
 
-def _evaluations(reader: _Reader, prefix: str, counts: _ClassCounts | None) -> Iterator[Measurement]:
+def _evaluations(reader: RunReader, prefix: str, counts: _ClassCounts | None) -> Iterator[Measurement]:
     """What recipes/evaluate.py wrote below `prefix`; the classes of its first method are counted in `counts`."""
     results, curves = reader.json(f"{prefix}results.json"), reader.json(f"{prefix}curves.json")
     for protocol, section in results.get("protocols", {}).items():
@@ -291,7 +242,7 @@ def _evaluations(reader: _Reader, prefix: str, counts: _ClassCounts | None) -> I
         )
 
 
-def _gallery(reader: _Reader, counts: _ClassCounts) -> Gallery | None:
+def _gallery(reader: RunReader, counts: _ClassCounts) -> Gallery | None:
     about = reader.json("gallery/gallery.json")
     if not about:
         return None
@@ -309,7 +260,7 @@ def _gallery(reader: _Reader, counts: _ClassCounts) -> Gallery | None:
     return Gallery(about, records)
 
 
-def _picture(reader: _Reader, record: dict) -> dict:
+def _picture(reader: RunReader, record: dict) -> dict:
     """The pictures of a record as the page wants them; without what somebody removed or broke."""
     name, none = record["picture"], {"thumbnail": None, "maps": None, "grid": None}
     # The name becomes a path, so it is held to the form that it is written in.

@@ -10,25 +10,16 @@ from peft.utils import CONFIG_NAME
 
 from sat_peft.errors import UsageError
 from sat_peft.evaluation.figures import FIGURES
-from sat_peft.files import check_values, is_file, read_json_object
+from sat_peft.files import check_values, is_file
 from sat_peft.files.outputs import write_text_atomic
-from sat_peft.options.choices import TTA_IN_WORDS, TtaName
+from sat_peft.options.choices import TTA_IN_WORDS
 from sat_peft.prediction.localizer import PROTOCOL
+from sat_peft.runs.reader import RunReader
 from sat_peft.runs.restore import read_adapter_config
 from sat_peft.tuner.card import CARD_NAME, adapter_card
 
 # Key in results.json -> identifier of the metric on the hub.
 METRICS = {"gt_known": "gt_known_loc", "top1_loc": "top1_loc", "top5_loc": "top5_loc", "top1_cls": "accuracy"}
-# What is told of results.json.
-_RESULTS = {
-    "protocol": str,
-    "threshold": float,
-    "threshold_source": str,
-    "tta": TtaName | None,
-    "methods": dict[str, dict[str, float | None]],
-    "training_images": int,
-    "test_images": int | None,
-}
 
 
 def write_model_card(run_or_adapter: str | Path) -> Path:
@@ -45,14 +36,19 @@ def write_model_card(run_or_adapter: str | Path) -> Path:
     Raises:
         UsageError: no adapter there.
     """
-    folder = Path(run_or_adapter)
-    run = folder if is_file(folder / "adapter" / CONFIG_NAME) else None
-    adapter = folder / "adapter" if run else folder
+    run = RunReader(run_or_adapter)
+    adapter = run.adapter if run.has_adapter else run.folder
     if not is_file(adapter / CONFIG_NAME):
-        raise UsageError(f"no adapter in {str(folder)!r}: {CONFIG_NAME} is missing. Name a run or an adapter folder.")
+        raise UsageError(
+            f"no adapter in {str(run.folder)!r}: {CONFIG_NAME} is missing. Name a run or an adapter folder."
+        )
     config = read_adapter_config(adapter / CONFIG_NAME)
-    settings = _read(run / "config.json", {}) if run else {}
-    results = _read(run / "results.json", _RESULTS) if run else {}
+    settings, results = {}, {}
+    if run.has_adapter:
+        settings, results = run.json("config.json", "the configuration of a run"), run.results()
+    if _figures(results):  # no figure is told without what it was measured by
+        measured = {"protocol": str, "threshold": float, "threshold_source": str}
+        check_values(run.folder / "results.json", dict.fromkeys(measured) | results, measured)
     training_images = results.get("training_images", 0)
     figures = _figures(results)
     findings = (results.get("health") or {}).get("findings", [])
@@ -99,17 +95,6 @@ def push_to_hub(model: PeftModel, adapter: str | Path, repo_id: str, **arguments
     # A card is checked by the hub before it is taken, hence by the hub's own class and not as any file.
     ModelCard.load(card).push_to_hub(repo_id, commit_message="Upload model card", **shared)
     return str(commit)
-
-
-def _read(file: Path, fields: dict) -> dict:
-    """The object in a JSON file of the run, of which `fields` are of these types; empty where the run has none."""
-    if not is_file(file):
-        return {}
-    values = read_json_object(file, "a record of a run")
-    check_values(file, values, fields)
-    if values.get("methods", {}).get("sat"):  # no figure is told without what it was measured by
-        check_values(file, {name: values.get(name) for name in fields}, fields | {"training_images": int | None})
-    return values
 
 
 def _arguments(results: dict) -> str:

@@ -27,12 +27,10 @@ from pathlib import Path
 from sat_peft.errors import UsageError
 from sat_peft.files import (
     FileProblem,
-    check_values,
     is_file,
     parse_json,
     read_bytes,
     read_json,
-    read_json_object,
     shown,
 )
 from sat_peft.files.outputs import (
@@ -48,8 +46,9 @@ from sat_peft.files.outputs import (
     write_json_atomic,
     write_text_atomic,
 )
-from sat_peft.files.shared_paths import PATHS, split_paths, with_recorded_paths
+from sat_peft.files.shared_paths import PATHS, split_paths
 from sat_peft.options.training import RUN_FIELDS
+from sat_peft.runs.reader import RunReader
 from sat_peft.runs.termination import termination_waits
 
 # What a run writes beside its configuration and status.
@@ -63,20 +62,6 @@ _STARTING = "starting"
 # As torch's back ends tell that a process of the group is gone.
 _LOST_PROCESS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
 _PACKAGES = ("torch", "torchvision", "timm", "peft", "accelerate", "datasets", "evaluate", "numpy")
-
-
-def read_status(folder: Path) -> str | None:
-    """How far the run of a folder has come, as its status.json tells; None where there is none.
-
-    Raises:
-        FileProblem: the file is damaged.
-    """
-    file = folder / "status.json"
-    if not os.path.lexists(file):
-        return None
-    values = {"status": None} | read_json_object(file, "the status of a run")
-    check_values(file, values, {"status": str})
-    return values["status"]
 
 
 def check_output(path: str | Path, config: Mapping, *, overwrite: bool = False, resume: bool = False) -> None:
@@ -93,7 +78,7 @@ def check_output(path: str | Path, config: Mapping, *, overwrite: bool = False, 
             a finished run and `overwrite` is off, or, to be resumed, holds none or a finished one.
     """
     path = Path(path)
-    if resume and read_status(path) is None:
+    if resume and RunReader(path).status() is None:
         raise UsageError(f"{str(path)!r} holds no run that could be resumed. Name the run folder.")
     check_writable(path)
     check_unlocked(path)
@@ -102,7 +87,7 @@ def check_output(path: str | Path, config: Mapping, *, overwrite: bool = False, 
         raise UsageError(
             f"{str(path / links[0])!r} is a link, through which a run does not write. Remove it, or take --overwrite."
         )
-    status = read_status(path)
+    status = RunReader(path).status()
     if status == "finished":
         # Of a process that was killed between its last two acts.
         remove(path / "checkpoint")
@@ -128,7 +113,7 @@ def check_output(path: str | Path, config: Mapping, *, overwrite: bool = False, 
 
 def is_new(path: Path) -> bool:
     """Whether nothing was computed yet in the run folder `path`, so that a run simply starts in it."""
-    status = read_status(path)
+    status = RunReader(path).status()
     if status in (None, _STARTING):
         return True
     # Earlier versions wrote the status before the configuration.
@@ -148,8 +133,7 @@ def changed_settings(path: Path, config: Mapping, *, defaults: Mapping | None = 
     file = path / "config.json"
     if not is_file(file):
         return ["config.json"]
-    recorded = with_recorded_paths(read_json_object(file, "the configuration of a run"), file)
-    known = _deciding(defaults or {}) | recorded
+    known = _deciding(defaults or {}) | RunReader(path).config()
     for name, value in config.items():
         if isinstance(value, Path) and known.get(name):
             # Earlier versions recorded paths as they were given.

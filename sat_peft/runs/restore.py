@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from peft.utils import CONFIG_NAME
@@ -13,9 +13,8 @@ from sat_peft.backbones import create_backbone
 from sat_peft.data.options import DataOptions, recorded_data_options
 from sat_peft.errors import UsageError
 from sat_peft.files import FileProblem, check_values, is_file, read_json_object, shown
-from sat_peft.files.shared_paths import with_recorded_paths
 from sat_peft.options.choices import TtaName
-from sat_peft.runs.folder import read_status
+from sat_peft.runs.reader import RunReader
 
 
 @dataclass(frozen=True)
@@ -122,39 +121,27 @@ def trained_from_run(
     Raises:
         UsageError: no run folder, or one without an adapter, since the training did not come to its end.
     """
-    run = Path(run)
-    if not is_file(run / "config.json"):
+    folder = RunReader(run)
+    if not folder.has("config.json"):
         raise UsageError(f"{str(run)!r} is no run folder: config.json is missing. Name one that few_shot.py left.")
-    if not is_file(run / "adapter" / CONFIG_NAME):
-        status = read_status(run)
+    if not folder.has_adapter:
+        status = folder.status()
         ended = f" (status: {status})" if status is not None else ""
         raise UsageError(f"the run {str(run)!r} has no adapter{ended}: its training did not end. Run it again.")
-    config = read_json_object(run / "config.json", "the configuration of a run")
-    config = with_recorded_paths(config, run / "config.json")
-    check_values(run / "config.json", config, {"backbone": str | None, "weights": str | None})
-    # Runs of earlier versions had no such choice.
-    tta = config.get("tta", "none")
-    check_values(run / "config.json", {"tta": tta}, {"tta": TtaName})
-    check_values(run / "config.json", config, typing.get_type_hints(DataOptions))
+    # Runs of earlier versions chose no augmentation.
+    config = {"tta": "none"} | folder.config()
+    fields = typing.get_type_hints(DataOptions) | {"backbone": str | None, "weights": str | None, "tta": TtaName}
+    check_values(folder.folder / "config.json", config, fields)
     # Weights that the run named belong to its backbone and to no other.
     recorded_weights = config.get("weights") if backbone is None else None
     found = trained_from_adapter(
-        run / "adapter", backbone=backbone or config.get("backbone"), weights=weights or recorded_weights
+        folder.adapter, backbone=backbone or config.get("backbone"), weights=weights or recorded_weights
     )
-    files = {file.stem: file for file in sorted((run / "baselines").glob("*.safetensors"))}
-    shares = run / "set_aside.json"
-    set_aside = read_json_object(shares, "the shares of a run") if is_file(shares) else {}
-    check_values(shares, {"set_aside": set_aside}, {"set_aside": dict[str, list[str]]})
-    shown_names = run / "classes.json"
-    display_names = read_json_object(shown_names, "the names of classes") if is_file(shown_names) else {}
-    check_values(shown_names, {"display_names": display_names}, {"display_names": dict[str, str]})
-    return TrainedModel(
-        **vars(found)
-        | {
-            "data": recorded_data_options(config),
-            "display_names": display_names,
-            "set_aside": set_aside,
-            "baselines": files,
-            "tta": tta,
-        }
+    return replace(
+        found,
+        data=recorded_data_options(config),
+        display_names=folder.display_names(),
+        set_aside=folder.set_aside(),
+        baselines=folder.baselines(),
+        tta=config["tta"],
     )

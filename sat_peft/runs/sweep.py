@@ -11,9 +11,9 @@ from typing import Any
 from accelerate import PartialState
 
 from sat_peft.errors import UsageError
-from sat_peft.files import read_json_object
 from sat_peft.files.outputs import FolderLock, check_writable, remove_unfinished
-from sat_peft.runs.folder import changed_settings, is_new, read_status
+from sat_peft.runs.folder import changed_settings, is_new
+from sat_peft.runs.reader import RunReader
 
 
 def run_cells(
@@ -53,7 +53,7 @@ def _run_cells(
     plans, results = {}, {}
     for name, cell in cells.items():
         place = folder / name
-        status = None if overwrite or is_new(place) else read_status(place)
+        status = None if overwrite or is_new(place) else RunReader(place).status()
         if status is not None:
             changed = changed_settings(place, vars(cell), defaults=vars(type(cell)()))
             if changed:
@@ -67,7 +67,7 @@ def _run_cells(
         place = folder / name
         if plans[name] == "finished":
             state.print(f"[{number}/{len(cells)}] {name}: finished before")
-            results[name] = read_json_object(place / "results.json", "the results of a run")
+            results[name] = RunReader(place).results()
             continue
         state.print(f"[{number}/{len(cells)}] {name}")
         unfinished = place if plans[name] is not None else None
