@@ -18,24 +18,16 @@ from typing import Literal
 from sat_peft.data.options import DataOptions
 from sat_peft.errors import UsageError
 from sat_peft.options.choices import BaselineName, ProtocolName, ThresholdSource, TtaName
+from sat_peft.options.trained import TrainedOptions
 
 INTERRUPTED = "the output folder is as it was"
 
 
 @dataclass(frozen=True)
-class Config(DataOptions):
+class Config(TrainedOptions, DataOptions):
     data: str | None = None
     """The data, as few_shot.py takes it; by default the run's. Without it, other options of the data change the run's:
     --data-root where the folder has moved, for example."""
-    run: Path | None = None
-    """Run folder of few_shot.py: names the adapter, the backbone, the data and the baselines."""
-    adapter: Path | None = None
-    """Adapter folder, instead of a run; needs --data."""
-    backbone: str | None = None
-    """Name of the backbone; by default the one that the run or the adapter records."""
-    weights: Path | None = None
-    """Local weights of the backbone (a .safetensors file, or a folder with one), instead of a download."""
-
     protocols: tuple[ProtocolName, ...] = ("original",)
     """Evaluation protocols. One that fixes the image size gets the backbone at that size."""
     split: Literal["test", "validation"] = "test"
@@ -82,13 +74,7 @@ def main(config: Config) -> None:
     from sat_peft.runs.restore import trained_from_adapter, trained_from_run
 
     # Options: whatever is wrong with them is said before anything is computed.
-    if (config.run is None) == (config.adapter is None):
-        raise UsageError("name either a run folder with --run or an adapter folder with --adapter.")
-    output = config.output or (config.run / "evaluation" if config.run else None)
-    if output is None:
-        raise UsageError(
-            "an adapter folder holds nothing but the adapter; name a folder for the results with --output."
-        )
+    folder, output = config.trained_folder(), config.output_folder(config.output, "evaluation")
     if PartialState().is_main_process:
         check_evaluation_folder(output, overwrite=config.overwrite)
     if config.threshold is not None and config.threshold_source not in (None, "fixed"):
@@ -103,7 +89,7 @@ def main(config: Config) -> None:
     if config.threshold is not None:
         choose_threshold("fixed", value=config.threshold)
 
-    find, folder = (trained_from_run, config.run) if config.run else (trained_from_adapter, config.adapter)
+    find = trained_from_run if config.run else trained_from_adapter
     trained = find(folder, backbone=config.backbone, weights=config.weights)
     selection, set_aside = data_options(config), {}
     if config.data is None:

@@ -14,27 +14,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sat_peft.errors import UsageError
+from sat_peft.options.choices import TtaName
+from sat_peft.options.trained import TrainedOptions
 
 INTERRUPTED = "no file was written"
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(TrainedOptions):
     format: Literal["onnx", "torch-export"]
     """`onnx` (.onnx), or `torch-export` (.pt2)."""
     output: Path
     """File to write."""
-    run: Path | None = None
-    """Run folder of a training recipe."""
-    adapter: Path | None = None
-    """Adapter folder, instead of a run."""
-    backbone: str | None = None
-    """Name of the backbone; by default the one that the run or the adapter records."""
-    weights: Path | None = None
-    """Local weights of the backbone (a .safetensors file, or a folder with one), instead of a download."""
     threshold: float | None = None
     """Threshold that is stored; by default the one that the run chose, else the protocol's."""
+    tta: TtaName | None = None
+    """Test-time augmentation that the exported model has inside: `flip` takes the mean over an image and its mirror
+    image; by default that of the run, `none` for an adapter."""
 
 
 def main(config: Config) -> None:
@@ -42,13 +38,12 @@ def main(config: Config) -> None:
     from sat_peft import Localizer
     from sat_peft.prediction.export import TOLERANCE, export_onnx, export_program
 
-    if (config.run is None) == (config.adapter is None):
-        raise UsageError("name either a run folder with --run or an adapter folder with --adapter.")
     localizer = Localizer.from_pretrained(
-        config.run or config.adapter,
+        config.trained_folder(),
         backbone=config.backbone,
         weights=config.weights,
         threshold=config.threshold,
+        tta=config.tta,
         device="cpu",
     )
     export = {"onnx": export_onnx, "torch-export": export_program}[config.format]

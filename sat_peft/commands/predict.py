@@ -21,12 +21,13 @@ import tyro
 
 from sat_peft.errors import UsageError
 from sat_peft.options.choices import TTA_IN_WORDS, FormatName, TtaName
+from sat_peft.options.trained import TrainedOptions
 
 INTERRUPTED = "the same command goes on where this one stopped"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(TrainedOptions):
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[IMAGES ...]")] = ()
     """Image files, folders (searched recursively) and quoted glob patterns."""
     data: str | None = None
@@ -35,15 +36,6 @@ class Config:
     """Folder of the source that --data names."""
     split: Literal["train", "validation", "test"] = "test"
     """The split of --data."""
-
-    run: Path | None = None
-    """Run folder of a training recipe: names the adapter, the backbone and the threshold."""
-    adapter: Path | None = None
-    """Adapter folder, instead of a run; needs --output."""
-    backbone: str | None = None
-    """Name of the backbone; by default the one that the run or the adapter records."""
-    weights: Path | None = None
-    """Local weights of the backbone (a .safetensors file, or a folder with one), instead of a download."""
 
     label_from: Literal["model", "folder", "data"] = "model"
     """`model`: the predicted class. `folder`: the class is known, as the name of a folder above the image, its own or
@@ -117,11 +109,7 @@ def main(config: Config) -> None:
     )
     from sat_peft.runs.restore import trained_from_run
 
-    if (config.run is None) == (config.adapter is None):
-        raise UsageError("name either a run folder with --run or an adapter folder with --adapter.")
-    output = config.output or (config.run / "predictions" if config.run else None)
-    if output is None:
-        raise UsageError("an adapter folder holds nothing but the adapter; name a folder with --output.")
+    trained, output = config.trained_folder(), config.output_folder(config.output, "predictions")
     if config.data is None and (config.data_root is not None or config.label_from == "data"):
         raise UsageError("--data-root and --label-from data are of a data set; name it with --data.")
     if config.data is not None and (config.images or config.label_from == "folder"):
@@ -141,7 +129,7 @@ def main(config: Config) -> None:
         prepare_cpu(config.threads, accelerator.print)
     say = accelerator.print
     localizer = Localizer.from_pretrained(
-        config.run or config.adapter,
+        trained,
         backbone=config.backbone,
         weights=config.weights,
         threshold=config.threshold,

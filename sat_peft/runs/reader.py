@@ -7,15 +7,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from peft.utils import CONFIG_NAME
+from typing import TYPE_CHECKING
 
 from sat_peft.errors import UsageError
 from sat_peft.files import FileProblem, check_values, is_file, parse_json, read_json_object
 from sat_peft.files.readers import open_file
 from sat_peft.files.shared_paths import with_recorded_paths
-from sat_peft.localization import ThresholdChoice, choose_threshold
 from sat_peft.options.choices import TtaName
+
+# Command lines ask how far a run is, so what imports torch or OpenCV is imported where it is needed.
+if TYPE_CHECKING:
+    from sat_peft.localization import ThresholdChoice
 
 # What is told of results.json. Runs that measured nothing have no threshold, those of earlier versions no `tta`.
 _RESULTS = {
@@ -56,7 +58,7 @@ class RunReader:
 
     @property
     def has_adapter(self) -> bool:
-        return is_file(self.adapter / CONFIG_NAME)
+        return is_file(self.adapter / "adapter_config.json")
 
     def json(self, name: str, what: str = "a record of a run", fields: dict | None = None) -> dict:
         """The object in a JSON file, of which `fields` are of these types where it has them.
@@ -124,6 +126,8 @@ class RunReader:
         Raises:
             UsageError: results.json is damaged, or tells no threshold that could be one.
         """
+        from sat_peft.localization import ThresholdChoice, choose_threshold
+
         if not self.has("results.json"):
             return choose_threshold("fixed", protocol=protocol)
         file = self.folder / "results.json"

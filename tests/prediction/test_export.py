@@ -127,11 +127,12 @@ def test_missing_package_is_named_with_the_extra(localizer, tmp_path, monkeypatc
 
 
 def test_command_writes_the_file_and_says_so(run, tmp_path, capsys):
-    main(Config(format="torch-export", output=tmp_path / "model.pt2", run=run, threshold=0.125))
+    main(Config(format="torch-export", output=tmp_path / "model.pt2", run=run, threshold=0.125, tta="flip"))
     assert "agrees with the model to 0.0001" in capsys.readouterr().out
     extra = {"metadata.json": ""}
     torch.export.load(tmp_path / "model.pt2", extra_files=extra)
-    assert json.loads(extra["metadata.json"])["threshold"] == 0.125
+    stored = json.loads(extra["metadata.json"])
+    assert (stored["threshold"], stored["tta"]) == (0.125, "flip")
 
 
 @pytest.mark.parametrize(
