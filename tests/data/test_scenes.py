@@ -34,7 +34,7 @@ def _digest(scene) -> str:
     return hashlib.sha256(scene.image.tobytes() + scene.mask.tobytes()).hexdigest()[:16]
 
 
-@pytest.mark.skipif(Version(cv2.__version__) < Version("5"), reason="this OpenCV draws the edges of shapes in its own way")
+@pytest.mark.skipif(Version(cv2.__version__) < Version("5"), reason="OpenCV 4 draws edges in its own way")
 @pytest.mark.parametrize(("sample", "expected"), SAMPLE_HASHES.items())
 def test_sample_scenes_have_the_committed_bytes(sample, expected):
     classes, number, size, difficulty = sample
