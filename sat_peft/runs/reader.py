@@ -19,15 +19,16 @@ from sat_peft.options.choices import TtaName
 if TYPE_CHECKING:
     from sat_peft.localization import ThresholdChoice
 
-# What is told of results.json. Runs that measured nothing have no threshold, those of earlier versions no `tta`.
+# What is told of results.json; earlier versions wrote neither `tta` nor `health`.
 _RESULTS = {
-    "protocol": str | None,
-    "threshold": float | None,
-    "threshold_source": str | None,
+    "protocol": str,
+    "threshold": float,
+    "threshold_source": str,
     "tta": TtaName | None,
-    "methods": dict[str, dict[str, float | None]] | None,
-    "training_images": int | None,
+    "methods": dict[str, dict[str, float | None]],
+    "training_images": int,
     "test_images": int | None,
+    "health": dict | None,
 }
 
 
