@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import yaml
 from fake_hub import fake_hub
 from huggingface_hub import ModelCard
+from packaging.version import Version
 from tiny_run import write_run
 
 from sat_peft.errors import UsageError
@@ -106,6 +108,9 @@ model.push_to_hub("me/ants")
 """
 
 
+@pytest.mark.skipif(
+    Version(huggingface_hub.__version__) < Version("1"), reason="this client has cards checked by the real hub alone"
+)
 def test_adapter_and_card_arrive_on_the_hub_and_the_card_stays(run, tmp_path):
     card = write_model_card(run).read_bytes()
     with fake_hub() as hub:
