@@ -1,4 +1,4 @@
-"""Reads what a run left in its folder; see `sat_peft.runs.folder` for the files. Nobody else opens them."""
+"""Reads what a run left in its folder; see `sat_peft.runs.folder` for the files."""
 
 from __future__ import annotations
 

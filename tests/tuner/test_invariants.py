@@ -67,8 +67,8 @@ def trained(backbone, config):
 
 
 def assert_rounds_alike(first, second):
-    """The same computation: torch 2.6 pools by attention with another last bit where weights lie elsewhere."""
-    torch.testing.assert_close(first, second, rtol=0, atol=1e-6)
+    """Equal; torch 2.6 pools by attention with another last bit where weights lie elsewhere in memory."""
+    torch.testing.assert_close(first, second, rtol=0, atol=0 if torch.__version__ >= "2.8" else 1e-6)
 
 
 def assert_same_output(first, second):
