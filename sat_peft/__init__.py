@@ -21,7 +21,8 @@ if TYPE_CHECKING:
         localize,
         score_maps,
     )
-    from sat_peft.prediction.localizer import Localization, Localizer
+    from sat_peft.prediction.found import Localization
+    from sat_peft.prediction.localizer import Localizer
     from sat_peft.training.losses import SatLoss, SatLossTerms
     from sat_peft.tuner import (
         FrozenTokens,

@@ -108,7 +108,7 @@ class Methods:
 def boxes_at(found: Found, threshold: float) -> Found:
     """The same maps with the boxes that another threshold reads off them."""
     from sat_peft import localize
-    from sat_peft.prediction.localizer import PROTOCOL
+    from sat_peft.prediction.found import PROTOCOL
 
     localizations = {}
     for title, one in found.localizations.items():
@@ -119,7 +119,7 @@ def boxes_at(found: Found, threshold: float) -> Found:
 
 def record(found: Found, threshold: float) -> dict:
     """What is downloaded: boxes are [x0, y0, x1, y1], half open, 0-based, in pixels of the upright image."""
-    from sat_peft.prediction.localizer import PROTOCOL
+    from sat_peft.prediction.found import PROTOCOL
 
     sat = found.localizations["SAT"]
     width, height = sat.image_size

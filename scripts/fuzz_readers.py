@@ -169,7 +169,8 @@ def _make_run(root: Path) -> None:
 def _read_run(root: Path, draw: random.Random) -> None:
     from sat_peft.errors import UsageError
     from sat_peft.options.training import RunOptions
-    from sat_peft.prediction.localizer import PROTOCOL, find_trained
+    from sat_peft.prediction.found import PROTOCOL
+    from sat_peft.prediction.localizer import find_trained
     from sat_peft.report.model_card import write_model_card
     from sat_peft.report.page import write_report
     from sat_peft.runs.folder import RunFolder, check_output

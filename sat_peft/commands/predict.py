@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from sat_peft.data.options import SourceOptions, source_options, with_absolute_paths
 from sat_peft.errors import UsageError
 from sat_peft.options.choices import TTA_IN_WORDS, FormatName, TtaName
 from sat_peft.options.trained import TrainedOptions
@@ -27,19 +28,19 @@ INTERRUPTED = "the same command goes on where this one stopped"
 
 
 @dataclass(frozen=True)
-class Config(TrainedOptions):
-    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[IMAGES ...]")] = ()
+class Config(SourceOptions, TrainedOptions):
+    paths: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[IMAGES ...]")] = ()
     """Image files, folders (searched recursively) and quoted glob patterns."""
     data: str | None = None
     """Instead of images, a data set as the training recipes take it: a source, a folder with a known layout, hub:ID."""
-    data_root: Path | None = None
-    """Folder of the source that --data names."""
+    skip_bad: bool = False
+    """Leave out entries of --data that cannot be used, and say how many, instead of stopping at the first one."""
     split: Literal["train", "validation", "test"] = "test"
     """The split of --data."""
 
-    label_from: Literal["model", "folder", "data"] = "model"
-    """`model`: the predicted class. `folder`: the class is known, as the name of a folder above the image, its own or
-    the one that a classes.txt shows for it. `data`: the class is that of --data."""
+    classes: Literal["predicted", "folder", "data"] = "predicted"
+    """`predicted`: the most probable class. `folder`: the class is known, as the name of a folder above the image, its
+    own or the one that a classes.txt shows for it. `data`: the class is that of --data."""
     threshold: float | None = None
     """Threshold of the maps; by default the one that the run chose, else the protocol's."""
     tta: TtaName | None = None
@@ -63,6 +64,9 @@ class Config(TrainedOptions):
     """URL under which Label Studio finds the root folder of the images; by default its local files."""
     maps: bool = False
     """Also write every map as an 8-bit PNG in the size of its image."""
+    masks: bool = False
+    """Also write the region of every box as an 8-bit PNG, 0 or 255, in the size of its image, and its outlines as
+    polygons into `coco` and `label_studio`."""
     overlays: bool = False
     """Also write a picture of map and boxes on every image."""
 
@@ -82,11 +86,19 @@ class Config(TrainedOptions):
 
 def read_split(config: Config):
     """The rows of the data set that the options name, and how it is called."""
-    from sat_peft.data.options import DataOptions, with_absolute_paths
-    from sat_peft.data.sources import load_source
+    from sat_peft.data.sources import Problems, load_source
 
-    options = with_absolute_paths(DataOptions(data=config.data, data_root=config.data_root))
-    rows = load_source(options.data, config.split, root=options.data_root)
+    options, problems = with_absolute_paths(config), Problems(skip=config.skip_bad)
+    rows = load_source(
+        options.data,
+        config.split,
+        root=options.data_root,
+        allow_outside=options.allow_outside,
+        problems=problems,
+        **source_options(options),
+    )
+    for line in problems.lines():
+        print(line)
     if rows is None:
         raise UsageError(f"{config.data} has no {config.split} split; name another with --split.")
     return rows, " ".join([config.split, "of", options.data, *([str(options.data_root)] if options.data_root else [])])
@@ -110,16 +122,19 @@ def main(config: Config) -> None:
     from sat_peft.runs.restore import trained_from_run
 
     trained, output = config.trained_folder(), config.output_folder(config.output, "predictions")
-    if config.data is None and (config.data_root is not None or config.label_from == "data"):
-        raise UsageError("--data-root and --label-from data are of a data set; name it with --data.")
-    if config.data is not None and (config.images or config.label_from == "folder"):
-        raise UsageError("image files and --label-from folder do not go with --data; leave out one of them.")
+    of_data = [name for name in ("data_root", "skip_bad", "allow_outside") if getattr(config, name)]
+    of_data += source_options(config)
+    if config.data is None and (of_data or config.classes == "data"):
+        flags = [f"--{name.replace('_', '-')}" for name in of_data] or ["--classes data"]
+        raise UsageError(f"{', '.join(flags)}: of a data set; name it with --data.")
+    if config.data is not None and (config.paths or config.classes == "folder"):
+        raise UsageError("image files and --classes folder do not go with --data; leave out one of them.")
     if config.flat and config.no_flat:
         raise UsageError("--flat and --no-flat exclude each other; leave out both, and flat is taken where it can be.")
     if PartialState().is_main_process:
         check_prediction_folder(output)
     if config.data is None:
-        images = find_images(config.images, leave_out=output)
+        images = find_images(config.paths, leave_out=output)
     else:
         rows, name = read_split(config)
         images = data_set_images(rows, name)
@@ -138,9 +153,9 @@ def main(config: Config) -> None:
     )
     shown = trained_from_run(config.run).display_names if config.run else {}
     labels, names = None, localizer.class_names
-    if config.label_from == "folder":
+    if config.classes == "folder":
         labels = folder_labels(images, names, shown)
-    elif config.label_from == "data":
+    elif config.classes == "data":
         labels = data_set_labels(rows, names, shown)
     if config.data is None:
         # Told beside the predicted classes, where the folders tell them.
@@ -162,6 +177,7 @@ def main(config: Config) -> None:
         multi=config.multi,
         min_area=config.min_area,
         maps=config.maps,
+        masks=config.masks,
         overlays=config.overlays,
         flat=config.flat or (False if config.no_flat else None),
         image_root_url=config.image_root_url,

@@ -49,6 +49,8 @@ class Config:
     """Formats of the boxes, as `sat-peft predict` writes them."""
     multi: bool = False
     """A box for every component of the foreground, largest first, instead of the largest component alone."""
+    masks: bool = False
+    """Also write the region of every box as a PNG mask, and as polygons into `coco` and `label_studio`."""
     overlays: bool = False
     """Also write a picture of map and boxes on every image."""
     threads: int | None = None
@@ -83,11 +85,12 @@ def main(config: Config) -> int:
     print(f"\n[3/3] predicting boxes for the images below {config.images}")
     predict.main(
         predict.Config(
-            images=(str(images),),
+            paths=(str(images),),
             run=run,
-            label_from="folder" if _all_labelled(images, run) else "model",
+            classes="folder" if _all_labelled(images, run) else "predicted",
             formats=config.formats,
             multi=config.multi,
+            masks=config.masks,
             overlays=config.overlays,
             threads=config.threads,
             output=output / "predictions",

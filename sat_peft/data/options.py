@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DataOptions:
-    """What a recipe's `Config` inherits, to have the flags of the data."""
+class SourceOptions:
+    """Where images, classes and boxes are read from."""
 
     data: str = "part_scenes"
     """`part_scenes` (generated, embedded); a folder of images, whose layout tells its format; the name of a source
@@ -29,12 +29,6 @@ class DataOptions:
     allow_outside: bool = False
     """Also read images outside of the data's folder, where absolute paths, `..` or links lead. Pictures of them may get
     into reports that are shared."""
-    validation_fraction: float | None = None
-    """Share of the training images of every class that is set aside for validation, where there is no such split."""
-    test_fraction: float = 0.2
-    """The same for the test split, where the data has none."""
-    split_seed: int = 0
-    """Seed of these shares; apart from --seed, so that runs of several seeds are tested on the same images."""
 
     label_from: Literal["largest", "first", "only"] | None = None
     """Which object names the class of an image with several (coco, voc, yolo, hub): the largest (the default), the
@@ -84,11 +78,23 @@ class DataOptions:
     """Column of masks, light on the object."""
 
 
-Options = TypeVar("Options", bound=DataOptions)
+@dataclass(frozen=True)
+class DataOptions(SourceOptions):
+    """What a recipe's `Config` inherits, to have the flags of the data."""
 
-# Fields that `load_splits` takes itself, or that are handed to it in another form; the others are options of a source.
+    validation_fraction: float | None = None
+    """Share of the training images of every class that is set aside for validation, where there is no such split."""
+    test_fraction: float = 0.2
+    """The same for the test split, where the data has none."""
+    split_seed: int = 0
+    """Seed of these shares; apart from --seed, so that runs of several seeds are tested on the same images."""
+
+
+Options = TypeVar("Options", bound=SourceOptions)
+
+# Fields that are handed to the reader of every source, or to `load_splits`; the others are options of one source.
+_OF_EVERY_SOURCE = ("data", "data_root", "skip_bad", "allow_outside")
 _OF_SPLITS = ("validation_fraction", "test_fraction", "split_seed", "allow_outside")
-_NOT_OF_SOURCE = ("data", "data_root", "skip_bad", *_OF_SPLITS)
 
 
 def data_options(config: object) -> DataOptions:
@@ -135,10 +141,10 @@ def _absolute(path: Path) -> Path:
     return path.resolve() if ".." in path.parts else path.absolute()
 
 
-def source_options(options: DataOptions) -> dict:
+def source_options(options: SourceOptions) -> dict:
     """What `load_source` hands to the source. Options as by default are left out, since most sources lack them."""
-    named = {field.name: getattr(options, field.name) for field in fields(DataOptions)}
-    return {name: value for name, value in named.items() if name not in _NOT_OF_SOURCE and value}
+    named = {field.name: getattr(options, field.name) for field in fields(SourceOptions)}
+    return {name: value for name, value in named.items() if name not in _OF_EVERY_SOURCE and value}
 
 
 def load(

@@ -13,8 +13,8 @@ from sat_peft.data.box_formats import from_xyxy
 from sat_peft.formats.files import folder_replacement, text_file_replacement, write_array
 from sat_peft.formats.predictions import Prediction, PredictionSet
 
-# Of the control and the object in the labeling interface, which the results name.
-_CONTROL, _OBJECT = "label", "image"
+# Of the controls and the object in the labeling interface, which the results name.
+_CONTROL, _OUTLINES, _OBJECT = "label", "outline", "image"
 
 
 def write_label_studio(path: Path, predictions: PredictionSet) -> None:
@@ -22,6 +22,7 @@ def write_label_studio(path: Path, predictions: PredictionSet) -> None:
 
     Every image is a task whose `data.image` is the image's path behind `image_root_url`. Its boxes are a prediction of
     `rectanglelabels`, in percent of the image's sides, with the class probability as score and the `model_version`.
+    Where masks were asked for, their outlines take the place of the boxes, as `polygonlabels`.
     """
     with folder_replacement(path) as folder:
         with text_file_replacement(folder / "tasks.json") as file:
@@ -29,7 +30,9 @@ def write_label_studio(path: Path, predictions: PredictionSet) -> None:
             file.write("\n")
         view = ElementTree.Element("View")
         ElementTree.SubElement(view, "Image", name=_OBJECT, value="$image")
-        labels = ElementTree.SubElement(view, "RectangleLabels", name=_CONTROL, toName=_OBJECT)
+        drawn = any(found.polygons for found in predictions.predictions)
+        tag, control = ("PolygonLabels", _OUTLINES) if drawn else ("RectangleLabels", _CONTROL)
+        labels = ElementTree.SubElement(view, tag, name=control, toName=_OBJECT)
         for name in predictions.class_names:
             ElementTree.SubElement(labels, "Label", value=name)
         ElementTree.indent(view)
@@ -50,17 +53,24 @@ def _tasks(predictions: PredictionSet) -> Iterator[dict]:
 
 def _regions(found: Prediction) -> Iterator[dict]:
     width, height = found.image_size
-    percent = 100 * from_xyxy(found.boxes, "xywh") / np.array([width, height, width, height])
-    for number, sides in enumerate(percent.tolist()):
-        box = dict(zip(("x", "y", "width", "height"), sides, strict=True))
+    if found.polygons:
+        kind, control = "polygonlabels", _OUTLINES
+        outlines = [points for region in found.polygons for points in region]
+        values = [{"points": (100 * np.array(points) / (width, height)).tolist()} for points in outlines]
+    else:
+        kind, control = "rectanglelabels", _CONTROL
+        percent = 100 * from_xyxy(found.boxes, "xywh") / np.array([width, height, width, height])
+        sides = ("x", "y", "width", "height", "rotation")
+        values = [dict(zip(sides, (*box, 0), strict=True)) for box in percent.tolist()]
+    for number, value in enumerate(values):
         yield {
             "id": str(number),
-            "type": "rectanglelabels",
-            "from_name": _CONTROL,
+            "type": kind,
+            "from_name": control,
             "to_name": _OBJECT,
             "original_width": width,
             "original_height": height,
             "image_rotation": 0,
-            "value": {**box, "rotation": 0, "rectanglelabels": [found.label]},
+            "value": value | {kind: [found.label]},
             "score": found.score,
         }

@@ -23,6 +23,8 @@ class Prediction:
             component first.
         predicted_label: the most probable class, which a given `label` may not be; None where an earlier version did
             not note it.
+        polygons: for each of the boxes, the outlines of its region, largest first: lists of points [x, y] in pixels as
+            those of boxes; None where masks were not asked for.
     """
 
     image_id: str
@@ -32,6 +34,7 @@ class Prediction:
     score: float
     boxes: list[list[float]]
     predicted_label: str | None = None
+    polygons: list[list[list[list[float]]]] | None = None
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,20 @@ def components_by_size(foreground: np.ndarray, least: float) -> np.ndarray:
 
     Of components with equally many pixels, the one whose first pixel comes first in reading order is first.
     """
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(foreground.astype(np.uint8), connectivity=8)
-    if count == 1:
-        return np.zeros((0, 4), np.int64)
+    _, stats, kept = _by_size(foreground, least)
+    left, top, columns, rows = stats[kept, : cv2.CC_STAT_AREA].T
+    return np.stack([left, top, left + columns - 1, top + rows - 1], axis=1)
+
+
+def component_masks(foreground: np.ndarray, count: int) -> np.ndarray:
+    """(n, H, W) bool: the first `count` of `components_by_size`, or as many as there are."""
+    labels, _, kept = _by_size(foreground, 0)
+    return labels == np.array(kept[:count], labels.dtype)[:, None, None]
+
+
+def _by_size(foreground: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Labels (H, W) of the components, OpenCV's statistics of each, and the labels in order of size."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(foreground.astype(np.uint8), connectivity=8)
     areas = stats[:, cv2.CC_STAT_AREA].copy()
     areas[0] = 0  # the background
 
@@ -57,9 +68,7 @@ def components_by_size(foreground: np.ndarray, least: float) -> np.ndarray:
         first = left + int((labels[top, left : left + columns] == component).argmax())
         return -areas[component], top, first
 
-    kept = sorted(np.flatnonzero(areas >= min(areas.max(), max(1, least))), key=place)
-    left, top, columns, rows = stats[kept, : cv2.CC_STAT_AREA].T
-    return np.stack([left, top, left + columns - 1, top + rows - 1], axis=1)
+    return labels, stats, sorted(np.flatnonzero(areas >= max(1, min(areas.max(), least))), key=place)
 
 
 def all_contours(foreground: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 from sat_peft.errors import UsageError
 from sat_peft.localization import inputs
 from sat_peft.localization.accumulator import LocalizationAccumulator
+from sat_peft.localization.outlines import outlines
 from sat_peft.localization.pixel_histograms import (
     bin_edges,
     check_positive_pixels,
@@ -15,7 +16,7 @@ from sat_peft.localization.pixel_histograms import (
 )
 from sat_peft.localization.protocol import Protocol
 from sat_peft.localization.protocols import get_protocol
-from sat_peft.localization.regions import LARGEST_COMPONENT, components_by_size
+from sat_peft.localization.regions import LARGEST_COMPONENT, component_masks, components_by_size
 from sat_peft.localization.results import LocalizationResult
 from sat_peft.localization.thresholds import ThresholdChoice, resolve_threshold
 
@@ -138,6 +139,37 @@ def localize_all(
     extents = components_by_size(_foreground(raw, protocol, threshold, image_size), min_area * width * height)
     boxes = protocol.to_boxes(extents, size) if len(extents) else [protocol.empty_box(size)]
     return np.array(boxes, dtype=np.float64)
+
+
+def localize_masks(raw, *, count: int, protocol: str | Protocol, threshold=None, image_size=None) -> np.ndarray:
+    """The regions (n, H, W) bool that the first `count` boxes of `localize_all` are around, in evaluation pixels.
+
+    An empty foreground is the whole image, as its box is.
+
+    Args:
+        raw, protocol, threshold, image_size: see `localize_all`.
+        count: number of boxes.
+    """
+    masks = component_masks(_foreground(raw, get_protocol(protocol), threshold, image_size), count)
+    return masks if len(masks) else np.ones((1, *masks.shape[1:]), bool)
+
+
+def localize_polygons(
+    raw, *, count: int, protocol: str | Protocol, threshold=None, image_size=None
+) -> list[list[np.ndarray]]:
+    """Outlines of the regions of `localize_masks`: for each of them polygons (n, 2) of x and y in evaluation pixels.
+
+    They follow the line along which the map has the threshold's value, to a quarter of a pixel, and fill holes; a region that
+    hangs together by corners alone has several, the largest first.
+
+    Args:
+        raw, protocol, threshold, image_size, count: see `localize_masks`.
+    """
+    settings = {"protocol": protocol, "threshold": threshold, "image_size": image_size}
+    masks = localize_masks(raw, count=count, **settings)
+    scores = to_score_map(raw, protocol=protocol, image_size=image_size)
+    value = resolve_threshold(threshold, get_protocol(protocol), None).value
+    return [outlines(scores, value, mask) for mask in masks]
 
 
 def check_min_area(min_area: float) -> None:

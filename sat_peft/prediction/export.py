@@ -17,7 +17,8 @@ import torch
 
 from sat_peft.errors import UsageError
 from sat_peft.files.outputs import atomic_replacement
-from sat_peft.prediction.localizer import PROTOCOL, Localizer, logits_and_maps
+from sat_peft.prediction.found import PROTOCOL
+from sat_peft.prediction.localizer import Localizer, logits_and_maps
 
 # torch.export of older ones fixes the number of images.
 OLDEST_TORCH = "2.8"

@@ -4,7 +4,7 @@ prediction.json    the settings, which every image of the folder shares
 journal-N.jsonl    what is done, written by process N; see `journal.py`
 predictions.jsonl, coco.json, voc/, yolo/, label_studio/, metadata.jsonl    the formats that were asked for
 skipped.jsonl      images that could not be read, and why; only where there are some
-maps/, overlays/   pictures named after the image, on request
+maps/, masks/, overlays/   pictures named after the image, on request
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from sat_peft.formats import FORMATS
 
 SETTINGS = "prediction.json"
 SKIPPED = "skipped.jsonl"
-MAPS, OVERLAYS = "maps", "overlays"
-_OWN = (SETTINGS, SKIPPED, MAPS, OVERLAYS, "journal-*.jsonl", *(fmt.path for fmt in FORMATS.values()))
+MAPS, MASKS, OVERLAYS = "maps", "masks", "overlays"
+_OWN = (SETTINGS, SKIPPED, MAPS, MASKS, OVERLAYS, "journal-*.jsonl", *(fmt.path for fmt in FORMATS.values()))
+# Settings that folders of earlier versions do not have, as they were then.
+_NOT_IN_EARLIER = {"tta": "none", "masks": False}
 
 
 def check_prediction_folder(folder: Path) -> None:
@@ -62,7 +64,7 @@ def open_prediction_folder(folder: Path, settings: Mapping, *, overwrite: bool =
         for pattern in (*_OWN[1:], SETTINGS):
             for path in folder.glob(pattern):
                 remove(path)
-    links = [name for name in (MAPS, OVERLAYS) if (folder / name).is_symlink()]
+    links = [name for name in (MAPS, MASKS, OVERLAYS) if (folder / name).is_symlink()]
     if links:
         raise UsageError(
             f"{str(folder / links[0])!r} is a link, through which no predictions are written. Remove it, or take "
@@ -76,9 +78,8 @@ def open_prediction_folder(folder: Path, settings: Mapping, *, overwrite: bool =
         found = read_json_object(file, "the settings of predictions")
     except FileProblem as error:
         raise UsageError(f"{error} Or name another folder with --output, or replace it with --overwrite.") from error
-    # Folders of earlier versions have no such setting.
-    found = {"tta": "none"} | found
-    wanted = {"tta": "none"} | json.loads(json.dumps(dict(settings)))
+    found = _NOT_IN_EARLIER | found
+    wanted = _NOT_IN_EARLIER | json.loads(json.dumps(dict(settings)))
     if found != wanted:
         names = [name for name in wanted | found if wanted.get(name) != found.get(name)]
         shown = "; ".join(f"{name} {_short(found.get(name))} there, {_short(wanted.get(name))} here" for name in names)

@@ -96,7 +96,7 @@ def data_set_labels(rows: Dataset, class_names: Sequence[str], shown: Mapping[st
     unknown = [names[label] for label in sorted(set(found)) if names[label] not in indices]
     if unknown:
         raise UsageError(
-            f"the data has {len(unknown)} classes that the model lacks, first {unknown[0]!r}. Take --label-from model."
+            f"the data has {len(unknown)} classes that the model lacks, first {unknown[0]!r}. Take --classes predicted."
         )
     return [indices[names[label]] for label in found]
 
@@ -198,6 +198,6 @@ def folder_labels(images: ImageFiles, class_names: Sequence[str], shown: Mapping
         raise UsageError(
             f"{len(unknown)} of {len(labels)} images lie in no folder that is named like a class of the model, first "
             f"{unknown[0]!r}. The model's classes: {classes}. Move them, say in a classes.txt what their folders are "
-            "called, or take --label-from model."
+            "called, or take --classes predicted."
         )
     return labels

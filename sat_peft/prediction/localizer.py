@@ -12,7 +12,6 @@ import os
 import typing
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -26,46 +25,15 @@ from sat_peft.backbones import DataConfig, resolve_data_config
 from sat_peft.data.decoding import decode_image, image_to_tensor
 from sat_peft.data.transforms import evaluation_steps
 from sat_peft.errors import UsageError, unknown_choice
-from sat_peft.localization import ThresholdChoice, choose_threshold, localize, localize_all, to_score_map
+from sat_peft.localization import ThresholdChoice, choose_threshold, localize, localize_all
 from sat_peft.localization.scoring import check_min_area
 from sat_peft.options.choices import TtaName
+from sat_peft.prediction.found import PROTOCOL, Localization
 from sat_peft.runs.reader import RunReader
 from sat_peft.runs.restore import TrainedModel, trained_from_adapter, trained_from_run
 from sat_peft.tuner import load_adapter
 
-# Boxes in the image's own pixels; the other protocols score crops or fixed sizes, which is for comparing papers.
-PROTOCOL = "original"
-
 ImageLike = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Localization:
-    """What was found in one image. Pixels are those of the upright image: its EXIF orientation is applied.
-
-    Args:
-        label: name of the class: the predicted one, or the given one.
-        label_index: its place among the logits.
-        score: softmax probability of the class, in [0, 1].
-        box: (4,) float64 xyxy, half open, in pixels of the original image, of the largest component.
-        boxes: (n, 4) boxes of all components, largest component first; without `multi`, `box` alone.
-        map: (h, w) float32 localisation map on the grid of patches, in (0, 1).
-        image_size: (width, height) of the original image in pixels.
-        predicted_label: name of the most probable class, which a given `label` may not be.
-    """
-
-    label: str
-    label_index: int
-    score: float
-    box: np.ndarray
-    boxes: np.ndarray
-    map: np.ndarray
-    image_size: tuple[int, int]
-    predicted_label: str
-
-    def score_map(self) -> np.ndarray:
-        """The map as it was thresholded: (H, W) float32 in [0, 1], in pixels of the original image."""
-        return to_score_map(self.map, protocol=PROTOCOL, image_size=self.image_size)
 
 
 def find_trained(
@@ -278,6 +246,7 @@ class Localizer:
                     boxes=boxes,
                     map=raw,
                     image_size=tuple(size),
+                    threshold=value,
                     predicted_label=self.class_names[best],
                 )
             )

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torchvision.transforms import v2
 
 from sat_peft.files.outputs import atomic_replacement
-from sat_peft.prediction.localizer import Localization
+from sat_peft.prediction.found import Localization
 
 # Longest side of an overlay in pixels: it is for looking at, not for measuring.
 OVERLAY_SIDE = 1024
@@ -36,6 +36,11 @@ def map_picture(found: Localization) -> Image.Image:
     A map without contrast is black.
     """
     return Image.fromarray(np.rint(found.score_map() * 255).astype(np.uint8))
+
+
+def mask_picture(found: Localization) -> Image.Image:
+    """The regions of all boxes in pixels of the original image, 8-bit grey: 255 inside, 0 outside."""
+    return Image.fromarray(found.masks().any(axis=0).astype(np.uint8) * 255)
 
 
 def overlay(found: Localization, image: np.ndarray) -> Image.Image:

@@ -25,11 +25,12 @@ from sat_peft.formats.names import picture_paths, shared_annotation
 from sat_peft.formats.predictions import LOCAL_FILES
 from sat_peft.localization import covers_image
 from sat_peft.localization.scoring import check_min_area
-from sat_peft.prediction.folder import MAPS, OVERLAYS, SKIPPED, check_prediction_folder, open_prediction_folder
+from sat_peft.prediction.folder import MAPS, MASKS, OVERLAYS, SKIPPED, check_prediction_folder, open_prediction_folder
+from sat_peft.prediction.found import PROTOCOL, Localization
 from sat_peft.prediction.inputs import ImageFiles
 from sat_peft.prediction.journal import Journal, JournalWriter, repair
-from sat_peft.prediction.localizer import PROTOCOL, Localization, Localizer
-from sat_peft.prediction.pictures import map_picture, overlay, save_picture, thumbnail
+from sat_peft.prediction.localizer import Localizer
+from sat_peft.prediction.pictures import map_picture, mask_picture, overlay, save_picture, thumbnail
 from sat_peft.tuner.backbone import weight_fingerprint
 
 
@@ -76,6 +77,7 @@ def predict(
     multi: bool = False,
     min_area: float = 0.01,
     maps: bool = False,
+    masks: bool = False,
     overlays: bool = False,
     given_labels: Sequence[str | None] | None = None,
     flat: bool | None = None,
@@ -99,6 +101,7 @@ def predict(
         formats: names of `FORMATS`. Those that the folder has already are written anew.
         multi, min_area: see `Localizer`.
         maps: also write the maps as 8-bit PNG in the size of the images.
+        masks: also write the regions of the boxes as PNG, 0 or 255, and their outlines into formats that take polygons.
         overlays: also write pictures of map and boxes on the image.
         given_labels: name of the given class of every image, None where it is not known; it is told beside the
             predicted one. By default that of `labels`.
@@ -136,6 +139,7 @@ def predict(
         "multi": multi,
         "min_area": min_area if multi else None,
         "maps": maps,
+        "masks": masks,
         "overlays": overlays,
     }
     lock = None
@@ -187,10 +191,12 @@ def predict(
                 for image_id, sample, localization in zip(image_ids, read, found, strict=True):
                     if maps:
                         save_picture(map_picture(localization), output / MAPS / picture_path(image_id, ".png"), "PNG")
+                    if masks:
+                        save_picture(mask_picture(localization), output / MASKS / picture_path(image_id, ".png"), "PNG")
                     if overlays:
                         picture = overlay(localization, sample["thumbnail"])
                         save_picture(picture, output / OVERLAYS / picture_path(image_id, ".jpg"), "JPEG")
-                predictions = [_prediction(*pair) for pair in zip(image_ids, found, strict=True)]
+                predictions = [_prediction(*pair, masks) for pair in zip(image_ids, found, strict=True)]
                 writer.write(predictions, failures)
                 bar.update(len(samples))
         seconds = time.perf_counter() - start
@@ -232,7 +238,7 @@ def _fingerprint(localizer: Localizer) -> str:
     return digest.hexdigest()
 
 
-def _prediction(image_id: str, found: Localization) -> Prediction:
+def _prediction(image_id: str, found: Localization, masks: bool) -> Prediction:
     return Prediction(
         image_id=image_id,
         image_size=found.image_size,
@@ -241,6 +247,8 @@ def _prediction(image_id: str, found: Localization) -> Prediction:
         score=found.score,
         boxes=found.boxes.tolist(),
         predicted_label=found.predicted_label,
+        # A hundredth of a pixel, as lines of a journal should not be longer than they must.
+        polygons=[[np.round(each, 2).tolist() for each in region] for region in found.polygons()] if masks else None,
     )
 
 

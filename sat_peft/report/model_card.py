@@ -13,7 +13,7 @@ from sat_peft.evaluation.figures import FIGURES
 from sat_peft.files import check_values, is_file
 from sat_peft.files.outputs import write_text_atomic
 from sat_peft.options.choices import TTA_IN_WORDS
-from sat_peft.prediction.localizer import PROTOCOL
+from sat_peft.prediction.found import PROTOCOL
 from sat_peft.runs.reader import RunReader
 from sat_peft.runs.restore import read_adapter_config
 from sat_peft.tuner.card import CARD_NAME, adapter_card

@@ -80,7 +80,7 @@ def test_two_processes_share_the_images_and_give_the_same_file(run, photos, tmp_
     for number in range(9):
         Image.effect_noise((30 + number, 40), 90).convert("RGB").save(photos / "ant" / f"{number}.png")
     options = {"run": run, "num_workers": 0, "batch_size": 2, "formats": ("jsonl",)}
-    predict.main(predict.Config((str(photos),), output=tmp_path / "one", **options))
+    predict.main(predict.Config(paths=(str(photos),), output=tmp_path / "one", **options))
     arguments = ("--run", run, "--num-workers", 0, "--batch-size", 2, "--formats", "jsonl")
     command = launch(photos, *arguments, "--output", tmp_path / "two", processes=2)
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
@@ -114,7 +114,7 @@ def test_killed_recipe_goes_on(run, tmp_path):
     assert 0 < done < 300
     assert not (output / "coco.json").exists()
     options = {"run": run, "output": output, "batch_size": 64, "num_workers": 0, "maps": True}
-    predict.main(predict.Config((str(tmp_path / "photos"),), **options))
+    predict.main(predict.Config(paths=(str(tmp_path / "photos"),), **options))
     assert [row["image_id"] for row in rows(output)] == [f"{number:03}.png" for number in range(300)]
     assert len(json.loads((output / "coco.json").read_text())["annotations"]) == 300
     assert journal.read_bytes().count(b"\n") == 300
@@ -122,11 +122,11 @@ def test_killed_recipe_goes_on(run, tmp_path):
 
 
 def test_labels_from_folders_and_a_given_threshold(run, photos, tmp_path, capsys):
-    options = {"label_from": "folder", "threshold": 0.6, "num_workers": 0}
-    predict.main(predict.Config((str(photos),), run=run, output=tmp_path / "out", **options))
+    options = {"classes": "folder", "threshold": 0.6, "num_workers": 0}
+    predict.main(predict.Config(paths=(str(photos),), run=run, output=tmp_path / "out", **options))
     assert [row["label"] for row in rows(tmp_path / "out")] == CLASSES[:2]
     assert "threshold 0.6 (fixed: given)" in capsys.readouterr().out
-    predict.main(predict.Config((str(photos),), run=run, output=tmp_path / "out", **options))
+    predict.main(predict.Config(paths=(str(photos),), run=run, output=tmp_path / "out", **options))
     assert "2 images were done before" in capsys.readouterr().out
 
 
@@ -136,13 +136,13 @@ def test_folders_that_the_run_knows_by_other_names(run, photos, tmp_path):
     (trained / "classes.json").write_text(json.dumps({"n01": CLASSES[0], "n02": CLASSES[1]}))
     (photos / "ant").rename(photos / "n01")
     shutil.copytree(photos / "n01", photos / "others")
-    for label_from in ("folder", "model"):
-        options = {"run": trained, "output": tmp_path / label_from, "label_from": label_from, "num_workers": 0}
-        named = [photos / name for name in ("n01", CLASSES[1], *(["others"] if label_from == "model" else []))]
-        predict.main(predict.Config(tuple(map(str, named)), **options))
+    for classes in ("folder", "predicted"):
+        options = {"run": trained, "output": tmp_path / classes, "classes": classes, "num_workers": 0}
+        named = [photos / name for name in ("n01", CLASSES[1], *(["others"] if classes == "predicted" else []))]
+        predict.main(predict.Config(paths=tuple(map(str, named)), **options))
     found = {row["image_id"]: row for row in rows(tmp_path / "folder")}
     assert [found[name]["label"] for name in ("n01/1.jpg", f"{CLASSES[1]}/1.jpg")] == CLASSES[:2]
-    given = {row["image_id"]: row["given_label"] for row in rows(tmp_path / "model")}
+    given = {row["image_id"]: row["given_label"] for row in rows(tmp_path / "predicted")}
     assert given == {"n01/1.jpg": CLASSES[0], f"{CLASSES[1]}/1.jpg": CLASSES[1], "others/1.jpg": None}
 
 
@@ -161,7 +161,7 @@ def test_a_data_set_with_its_own_classes(run, tmp_path, capsys):
         Image.effect_noise((50, 40), 90).convert("RGB").save(file)
     shutil.copytree(tmp_path / "data" / "test", tmp_path / "data" / "train")
     options = {"data": str(tmp_path / "data"), "run": run, "output": tmp_path / "out", "num_workers": 1, "maps": True}
-    predict.main(predict.Config(label_from="data", **options))
+    predict.main(predict.Config(classes="data", **options))
     assert [(row["image_id"], row["label"]) for row in rows(tmp_path / "out")] == [
         ("test/ant/1.png", "ant"),
         ("test/bee & wasp/2.png", "bee & wasp"),
@@ -177,23 +177,24 @@ def test_a_data_set_with_its_own_classes(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"data": "part_scenes"}, "image files and --label-from folder do not go with --data"),
-        ({"data_root": Path("x")}, "name it with --data"),
-        ({"label_from": "data"}, "name it with --data"),
-        ({"images": ()}, "name at least one image file"),
+        ({"data": "part_scenes"}, "image files and --classes folder do not go with --data"),
+        ({"data_root": Path("x")}, "--data-root: of a data set; name it with --data"),
+        ({"year": "2012", "keep_difficult": True}, "--keep-difficult, --year: of a data set; name it with --data"),
+        ({"classes": "data"}, "name it with --data"),
+        ({"paths": ()}, "name at least one image file"),
         ({"run": None}, "either a run folder with --run or an adapter"),
         ({"adapter": Path("x")}, "either a run folder with --run or an adapter"),
         ({"run": None, "adapter": Path("x"), "output": None}, "name a folder with --output"),
-        ({"images": ("gone",)}, "'gone' does not exist"),
+        ({"paths": ("gone",)}, "'gone' does not exist"),
         ({"threshold": 3.0}, "between 0 and 1"),
         ({"flat": True, "no_flat": True}, "--flat and --no-flat exclude each other"),
-        ({"label_from": "folder"}, r"images lie in no folder .* first 'c/1\.jpg'"),
+        ({"classes": "folder"}, r"images lie in no folder .* first 'c/1\.jpg'"),
     ],
 )
 def test_mistakes_are_answered_before_anything_is_written(run, photos, tmp_path, changes, words):
     (photos / "c").mkdir()
     (photos / "ant" / "1.jpg").rename(photos / "c" / "1.jpg")
-    options = {"images": (str(photos),), "run": run, "output": tmp_path / "out"}
+    options = {"paths": (str(photos),), "run": run, "output": tmp_path / "out"}
     with pytest.raises(UsageError, match=words):
         predict.main(predict.Config(**options | changes))
     assert not (tmp_path / "out").exists()

@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+import supervision
 import yaml
 from datasets import load_dataset
 from PIL import Image
@@ -146,6 +148,68 @@ def test_label_studio_gets_predictions(tmp_path):
     local = write_format("label_studio", tmp_path, prediction_set())
     [first, *_] = json.loads((local / "tasks.json").read_text(encoding="utf-8"))
     assert first["data"]["image"] == "/data/local-files/?d=ant/1.jpg"
+
+
+# The larger of two regions is of two parts.
+SQUARES = [[[[0.0, 0.0], [4.0, 0.0], [4.0, 3.0], [0.0, 3.0]], [[4.0, 3.0], [6.0, 3.0], [5.0, 5.0]]]]
+SQUARES += [[[[8.0, 6.0], [9.0, 6.0], [9.0, 7.0], [8.0, 7.0]]]]
+OUTLINED = replace(TWO, boxes=[[0.0, 0.0, 6.0, 5.0], [8.0, 6.0, 9.0, 7.0]], polygons=SQUARES)
+
+
+def test_coco_has_outlines_where_there_are_some(tmp_path):
+    coco = json.loads(write("coco", tmp_path, [OUTLINED]).read_text(encoding="utf-8"))
+    first, second = coco["annotations"]
+    assert first["segmentation"] == [[0, 0, 4, 0, 4, 3, 0, 3], [4, 3, 6, 3, 5, 5]]
+    assert second["segmentation"] == [[8, 6, 9, 6, 9, 7, 8, 7]]
+    assert (first["bbox"], first["area"], second["area"]) == ([0, 0, 6, 5], 14, 1)
+
+
+def test_label_studio_gets_outlines_instead_of_boxes(tmp_path):
+    folder = write("label_studio", tmp_path, [OUTLINED])
+    [task] = json.loads((folder / "tasks.json").read_text(encoding="utf-8"))
+    results = task["predictions"][0]["result"]
+    assert [result["type"] for result in results] == ["polygonlabels"] * 3
+    assert len({result["id"] for result in results}) == 3
+    assert results[1]["value"]["polygonlabels"] == [CLASSES[1]]
+    points = [[400 / 9, 300 / 7], [600 / 9, 300 / 7], [500 / 9, 500 / 7]]
+    np.testing.assert_allclose(results[1]["value"]["points"], points)
+    control = ElementTree.parse(folder / "labels.xml").getroot().find("PolygonLabels")
+    assert (control.get("name"), control.get("toName")) == (results[0]["from_name"], results[0]["to_name"])
+
+
+@pytest.mark.parametrize("name", ["coco", "voc", "yolo"])
+def test_supervision_reads_the_same_boxes(tmp_path, name):
+    """A reader that many tools are built on, on nested folders, as it is called in its documentation."""
+    root = tmp_path / "photos"
+    kept = [LEFT_HALF, replace(QUOTED, image_id="b/d.é.png")]
+    for prediction in kept:
+        (root / prediction.image_id).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", prediction.image_size).save(root / prediction.image_id)
+    folder = write_format(name, tmp_path, replace(prediction_set(kept), flat=True, image_root=root))
+    dataset = {
+        "coco": lambda: supervision.DetectionDataset.from_coco(str(root), str(folder)),
+        "voc": lambda: supervision.DetectionDataset.from_pascal_voc(str(folder / "images"), str(folder)),
+        "yolo": lambda: supervision.DetectionDataset.from_yolo(
+            str(folder / "images"), str(folder / "labels"), str(folder / "data.yaml")
+        ),
+    }[name]()
+    found = {Path(path).name: detections for path, _, detections in dataset}
+    assert sorted(found) == ["1.jpg", "d.é.png"]
+    for prediction in kept:
+        detections = found[Path(prediction.image_id).name]
+        np.testing.assert_allclose(detections.xyxy, prediction.boxes, atol=1e-4)
+        assert [dataset.classes[index] for index in detections.class_id] == [prediction.label]
+
+
+def test_supervision_reads_outlines_as_masks(tmp_path):
+    (tmp_path / "b & <c>").mkdir()
+    Image.new("RGB", OUTLINED.image_size).save(tmp_path / OUTLINED.image_id)
+    path = write("coco", tmp_path, [OUTLINED])
+    dataset = supervision.DetectionDataset.from_coco(str(tmp_path), str(path), force_masks=True)
+    [(_, _, detections)] = list(dataset)
+    assert detections.mask.shape == (2, 7, 9)
+    assert detections.mask[0, 1, 1]
+    assert not detections.mask[0, 6].any()
 
 
 def test_without_links_there_are_no_images(tmp_path, monkeypatch):

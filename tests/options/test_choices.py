@@ -73,8 +73,8 @@ def test_an_option_of_the_same_name_has_the_same_choices_everywhere():
     for kind in KINDS:
         hints = typing.get_type_hints(kind)
         for field in fields(kind):
-            # `preset` names those of a recipe; the `split` and `label_from` of a command are its own.
-            if field.name in ("preset", "split", "label_from"):
+            # `preset` names those of a recipe; the `split` of a command is its own.
+            if field.name in ("preset", "split"):
                 continue
             found = tuple(sorted(str(each) for each in literals(hints[field.name])))
             assert seen.setdefault(field.name, found) == found, (kind, field.name)

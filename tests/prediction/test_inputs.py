@@ -105,7 +105,7 @@ def test_labels_are_the_nearest_folder_of_a_class(photos):
 
 
 def test_image_in_no_class_folder_is_named(photos):
-    with pytest.raises(UsageError, match=r"1 of 4 images .* first '\[x\]\.png'.*--label-from model"):
+    with pytest.raises(UsageError, match=r"1 of 4 images .* first '\[x\]\.png'.*--classes predicted"):
         folder_labels(find_images([photos]), ["dog", "cat"])
 
 
