@@ -159,8 +159,8 @@ def localize_polygons(
 ) -> list[list[np.ndarray]]:
     """Outlines of the regions of `localize_masks`: for each of them polygons (n, 2) of x and y in evaluation pixels.
 
-    They follow the line along which the map has the threshold's value, to a quarter of a pixel, and fill holes; a region that
-    hangs together by corners alone has several, the largest first.
+    They follow the line along which the map has the threshold's value, to a quarter of a pixel, and fill holes; a
+    region that hangs together by corners alone has several, the largest first.
 
     Args:
         raw, protocol, threshold, image_size, count: see `localize_masks`.
