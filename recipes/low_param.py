@@ -12,20 +12,17 @@ what is finished is not run again.
 from __future__ import annotations
 
 import dataclasses
-import math
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from sat_peft.commands.command_line import RESUMABLE, parse, run
-from sat_peft.data.options import DataOptions
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.options.choices import BaselineName, HeadName
 from sat_peft.options.presets import PRESETS
 from sat_peft.options.regimes import REGIMES
-from sat_peft.options.training import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
+from sat_peft.training.options import RecipeOptions
 
 # What needs torch is imported inside the functions, so that --help and a mistyped option answer at once.
 
@@ -33,11 +30,9 @@ PresetName = Literal[tuple(PRESETS["low_param"])]
 
 
 @dataclass(frozen=True)
-class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, ModelOptions, DataOptions):
+class Config(RecipeOptions):
     preset: PresetName | None = None
     """Named settings, which other options override; by default `part_scenes` for that data, else `photos`."""
-    config: Path | None = None
-    """Take the settings of the run folder or config.json that is named."""
     regimes: tuple[str, ...] = ()
     """What is trained: names of `sat_peft.options.regimes.REGIMES`, or `all`; they set --tune, --head and their like.
     Without any, these options say it themselves: LoRA of rank 1 in the attention's projections and a pointwise head."""
@@ -59,8 +54,6 @@ class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, Mo
     """The image_ids.json of a run: its training images are taken, instead of drawing --shots."""
     trials: int = 1
     """Runs of each regime, with the seeds from --seed on."""
-    seed: int = 0
-    """Seed of the choice of images, the initialisation, the order and the augmentation."""
     steps: int = 150
     """Optimizer steps."""
     epochs: int | None = None
@@ -70,11 +63,9 @@ class Config(RunOptions, EvaluationOptions, OptimizationOptions, LossOptions, Mo
 def main(config: Config) -> None:
     from accelerate import PartialState
 
-    from sat_peft.backbones import choose_backbone
-    from sat_peft.data.options import load, with_absolute_paths
-    from sat_peft.localization import choose_threshold
-    from sat_peft.runs.folder import check_output
+    from sat_peft.data.options import load
     from sat_peft.runs.sweep import run_cells
+    from sat_peft.training.experiment import refuse_taken_folder, settled
 
     if config.trials < 1:
         raise UsageError(f"trials must be at least 1, got {config.trials}.")
@@ -82,19 +73,14 @@ def main(config: Config) -> None:
     for name in names:
         if name not in REGIMES:
             raise unknown_choice("regime", name, [*REGIMES, "all"])
-    # A threshold that cannot be is refused now and not after the training.
-    if config.threshold is not None:
-        choose_threshold("fixed", value=config.threshold)
     if config.image_ids is not None and config.shots == "all":
         raise UsageError("--image-ids names the training images; leave out --shots all.")
-    config = with_absolute_paths(config)
-    config = dataclasses.replace(config, backbone=choose_backbone(config.backbone, config.weights))
+    config = settled(config)
     output = config.folder("low_param")
     read_data = partial(load, config, shots=0 if config.shots == "all" else config.shots)
     if len(names) <= 1 and config.trials == 1:
         cell = dataclasses.replace(config, output=output, **(REGIMES[names[0]] if names else {}))
-        if PartialState().is_main_process:
-            check_output(output, asdict(cell), overwrite=cell.overwrite, resume=cell.resume is not None)
+        refuse_taken_folder(cell)
         run_cell(cell, read_data)
         return
     data = read_data()
@@ -112,90 +98,23 @@ def main(config: Config) -> None:
 
 def run_cell(config: Config, read_data) -> dict:
     """One run: a regime and a seed. Returns its results.json."""
-    from accelerate.utils import set_seed
-
     from sat_peft import save_adapter
-    from sat_peft.data.shots import choose_shots
-    from sat_peft.report.tables import parameter_table
-    from sat_peft.runs.folder import RunFolder
-    from sat_peft.training.building import (
-        create_accelerator,
-        create_criterion,
-        create_loaders,
-        create_model,
-        fit_readout,
-        start_masks,
-    )
-    from sat_peft.training.comparison import close_run, compare, write_results
-    from sat_peft.training.loop import Training
-    from sat_peft.tuner.parameters import count_parameters
+    from sat_peft.training.building import fit_readout
+    from sat_peft.training.experiment import Experiment
 
-    start = time.perf_counter()
-    accelerator = create_accelerator(config, config, config.output)
-    say, main_process = accelerator.print, accelerator.is_main_process
-
-    # Data: the shots for training; validation boxes choose thresholds; test images are seen once, at the end.
-    data = read_data(say=say)
-    splits = dict(data.splits)
-    if config.shots != "all":
-        splits["train"] = choose_shots(splits["train"], config.shots, config.seed, image_ids=config.image_ids)
-    class_names = splits["train"].features["label"].names
-
-    # Every process has its own stochastic depth.
-    set_seed(config.seed, device_specific=True)
-    model = create_model(config, config, class_names)
-    parameters = count_parameters(model)
-    say(f"\nTrained on {config.backbone}, which stays frozen:\n{parameter_table(parameters)}")
-    if config.max_parameters is not None and parameters.trainable > config.max_parameters:
-        raise UsageError(
-            f"{parameters.trainable:,} parameters would be trained, more than --max-parameters "
-            f"{config.max_parameters:,}. Take a smaller head (--head conv1x1), --tune none, or a lower --lora-rank."
-        )
-    loaders = create_loaders(model, splits, config, config, config, seed=config.seed)
-    start_masks(model, loaders.train, config, config.area_target)
-    image_loader = accelerator.prepare(loaders.train)
-    train_loader = accelerator.prepare(loaders.features) if loaders.features else image_loader
-    steps = config.steps
-    if config.epochs is not None:
-        steps = config.epochs * math.ceil(len(train_loader) / config.gradient_accumulation_steps)
-
-    resume = config.resume is not None
-    with RunFolder(
-        config.output, asdict(config), main_process=main_process, overwrite=config.overwrite, resume=resume
-    ) as folder:
-        accelerator.wait_for_everyone()
-        if config.shots != "all":
-            folder.write_json("image_ids.json", splits["train"]["image_id"][:])
-        for name, content in data.records().items():
-            folder.write_json(name, content)
-        accelerator.init_trackers("sat_peft")
-        schedule = {"steps": steps, "checkpoint_every": config.checkpoint_every}
-
-        # SAT: classification + batch area + normalization, from image labels.
-        criterion = create_criterion(config)
-        training = Training(accelerator, model, train_loader, config, folder, name="SAT", **schedule)
+    limits = {"max_parameters": config.max_parameters}
+    experiment = Experiment(config, read_data, shots=config.shots, image_ids=config.image_ids, **limits)
+    steps = config.steps if config.epochs is None else config.epochs * experiment.epoch_steps
+    with experiment.open(steps) as training:
+        # SAT learns from image labels: logits are held to them, maps to an area, to 0 and 1, to object and ground.
         for batch in training:
-            loss = criterion(training.module(batch["images"]), batch["labels"])
+            loss = experiment.criterion(training.module(batch["images"]), batch["labels"])
             training.update(loss._asdict())
         model = training.finish()
-        fit_readout(model, loaders, config)
-        if main_process:
-            save_adapter(model, folder.path / "adapter")
-
-        comparison = compare(
-            model, image_loader, loaders, accelerator, folder, config, loss=config, optimization=config, **schedule
-        )
-        results = write_results(
-            folder,
-            comparison,
-            protocol=config.protocol,
-            tta=config.tta,
-            parameters=parameters,
-            training_images=len(splits["train"]),
-            seconds=time.perf_counter() - start,
-        )
-    close_run(accelerator, folder, comparison, results)
-    return results
+        fit_readout(model, experiment.loaders, config)
+        if experiment.accelerator.is_main_process:
+            save_adapter(model, config.output / "adapter")
+        return experiment.conclude(model)
 
 
 def report(config: Config, output: Path, results: dict[str, dict]) -> None:
