@@ -1,5 +1,7 @@
 """Few images and many steps: maps neither cover everything nor become uniform, wherever they start."""
 
+from itertools import cycle, islice
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ from sat_peft.options.presets import PRESETS
 from sat_peft.training.loop import create_optimizer, epochs_of
 
 PHOTOS = PRESETS["few_shot"]["photos"]
-BLOCKS = 3
+BLOCKS, VIEWS = 3, 4
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +50,12 @@ def trained(splits, shots: int, start: float, steps: tuple[int, ...]) -> tuple[f
     """The mean of the maps as pretraining has it, and figures after some steps of the preset `photos`."""
     torch.manual_seed(0)
     vit = create_backbone("sat_peft_vit_nano_patch8_96")
-    few = splits | {"train": choose_shots(splits["train"], shots, 0)}
+    train = choose_shots(splits["train"], shots, 0)
+    # Half of the classes make half of the work of a step.
+    few = splits | {"train": train.select(np.flatnonzero(np.array(train["label"]) % 2))}
     config = resolve_data_config(vit)
-    loaders = build_loaders(few | {"test": few["validation"]}, config, protocol="original", batch_size=20)
-    views = list(loaders.train.sampler)[:20]
+    loaders = build_loaders(few | {"test": few["validation"]}, config, protocol="original", batch_size=10)
+    views = list(loaders.train.sampler)[:10]
     images = torch.stack([loaders.train.dataset[view]["image"] for view in views])
     shift_mask_logits(vit, images, start)
     sat = SatConfig(
@@ -69,9 +73,12 @@ def trained(splits, shots: int, start: float, steps: tuple[int, ...]) -> tuple[f
     criterion = SatLoss(PHOTOS["area_target"], **weights)
     optimizer = create_optimizer(model, learning_rate=1e-3, weight_decay=0.05)
     accelerator, found = Accelerator(cpu=True), {}
+    # As from a feature cache: what the frozen blocks make of some views of every image, which epochs take in turn.
+    batches = islice(epochs_of(loaders.train), VIEWS * len(loaders.train))
+    cached = [(model.base_model.frozen_tokens(batch["images"]), batch["labels"]) for _, _, batch in batches]
     model.train()
-    for step, (_, _, batch) in zip(range(1, max(steps) + 1), epochs_of(loaders.train), strict=False):
-        criterion(model(batch["images"]), batch["labels"]).total.backward()
+    for step, (tokens, labels) in zip(range(1, max(steps) + 1), cycle(cached), strict=False):
+        criterion(model(tokens), labels).total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -87,8 +94,7 @@ def trained(splits, shots: int, start: float, steps: tuple[int, ...]) -> tuple[f
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shots", [1, 5])
-@pytest.mark.parametrize(("start", "least", "most"), [(-3.0, 0.0, 0.3), (4.0, 0.7, 1.0)])
+@pytest.mark.parametrize(("shots", "start", "least", "most"), [(1, -3.0, 0.0, 0.3), (5, 4.0, 0.7, 1.0)])
 def test_maps_are_no_worse_after_many_steps_than_after_few(splits, shots, start, least, most):
     before, found = trained(splits, shots, start, (20, 200))
     assert least <= before <= most  # the backbones do differ
