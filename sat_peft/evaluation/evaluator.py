@@ -27,7 +27,8 @@ from sat_peft.localization.inputs import label_ranks
 # A method takes images (B, 3, H, W) and their labels (B,), and returns logits (B, C) and maps (B, h, w). A method whose
 # maps depend on the class returns those of the given labels: GT-known Loc asks for them by definition, and Top-k Loc
 # counts an image only where the label is among the k predicted classes, so the label's map is the predicted class's.
-Method = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+# It may return the maps of its blocks (K, B, h, w) as a third value, as a `SatOutput` has them, for who sees them.
+Method = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, ...]]
 
 # Batches; more often costs time, less often memory.
 _RELEASED_EVERY = 8
@@ -42,6 +43,7 @@ class EvaluatedImage:
         size: (width, height) of the evaluation pixels.
         boxes: (n, 4) float xyxy true boxes in evaluation pixels.
         label_rank: how many classes score higher than the true one; 0 where the classification is right.
+        predicted, score: class with the highest score, and its softmax probability; 0 of a model that diverged.
         map_mean, map_deviation: mean and standard deviation of the map, before any normalisation.
     """
 
@@ -49,6 +51,8 @@ class EvaluatedImage:
     size: tuple[int, int]
     boxes: np.ndarray
     label_rank: int
+    predicted: int
+    score: float
     map_mean: float
     map_deviation: float
 
@@ -74,6 +78,7 @@ def evaluate(
     protocol: str | Protocol,
     threshold: ThresholdChoice | float | str | None = None,
     bootstrap: int = 0,
+    see: Callable[..., None] | None = None,
 ) -> Evaluation:
     """Runs `method` over a prepared evaluation loader and scores its maps.
 
@@ -88,6 +93,8 @@ def evaluate(
         protocol: name or `Protocol`; the one that the loader was built for.
         threshold: see `LocalizationAccumulator`.
         bootstrap: resamples for confidence intervals; 0 computes none.
+        see: called with the rows of every batch, (B, h, w) maps on the CPU, and what else the method returned. In every
+            process it sees that process's share.
 
     Raises:
         UsageError: the loader is empty.
@@ -100,7 +107,7 @@ def evaluate(
         for number, batch in enumerate(loader, 1):
             if number % _RELEASED_EVERY == 0:
                 release_freed_memory()
-            logits, maps = method(batch["images"], batch["labels"])
+            logits, maps, *more = method(batch["images"], batch["labels"])[:3]
             logits, maps = logits.float().cpu(), maps.float().cpu()
             undefined += int((~maps.isfinite()).flatten(1).any(1).sum())
             labels, sizes = batch["labels"].cpu(), [tuple(size) for size in batch["image_sizes"].tolist()]
@@ -116,11 +123,17 @@ def evaluate(
                 image_sizes=sizes if protocol.own_pixels else None,
                 image_ids=indices,
             )
-            ranks = label_ranks(logits, labels, len(labels)).tolist()
-            means, deviations = maps.mean((1, 2)).tolist(), maps.flatten(1).std(1, correction=0).tolist()
+            if see:
+                see(indices, maps, *more)
+            # A diverged model has no probability that JSON could hold.
+            scores, predicted = logits.softmax(-1).nan_to_num().max(-1)
+            deviations = maps.flatten(1).std(1, correction=0)
+            facts = (label_ranks(logits, labels, len(labels)), predicted, scores, maps.mean((1, 2)), deviations)
             images += [
-                EvaluatedImage(index, protocol.evaluation_size(size), *facts)
-                for index, size, *facts in zip(indices, sizes, boxes, ranks, means, deviations, strict=True)
+                EvaluatedImage(index, protocol.evaluation_size(size), *known)
+                for index, size, *known in zip(
+                    indices, sizes, boxes, *(values.tolist() for values in facts), strict=True
+                )
             ]
     if accelerator.num_processes > 1:
         gathered = gather_object([(accumulator.state(), images)])

@@ -107,6 +107,7 @@ def measure(
     bootstrap: int = BOOTSTRAP,
     tta: str = "none",
     augment: Callable[[Method], Method] | None = None,
+    see: Callable[..., None] | None = None,
 ) -> dict[str, Measured]:
     """Measures methods on the images of `loaders.test`; every process returns the same figures.
 
@@ -123,6 +124,7 @@ def measure(
         bootstrap: resamples behind the confidence intervals, which the main process alone computes.
         tta: test-time augmentation of every method, on whatever images: `none` or `flip`.
         augment: wraps a method where `loaders.test` has several views of an image (`ten_crop`).
+        see: sees the maps of `loaders.test`, as `evaluate` has it.
 
     Returns:
         What was measured by name, in the order of the methods; baselines without maps come last.
@@ -151,6 +153,7 @@ def measure(
             protocol=protocol,
             threshold=chosen,
             bootstrap=bootstrap if accelerator.is_main_process else 0,
+            see=see,
         )
         measured[name] = Measured.of(titles.get(name, name), evaluation)
         for prior, baseline in priors.items() if name == "sat" else ():

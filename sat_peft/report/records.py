@@ -16,7 +16,6 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -28,8 +27,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import to_pil_image
 
-from sat_peft.data.loaders import ImageRows
-from sat_peft.evaluation.evaluator import Evaluation, Method
+from sat_peft.evaluation.evaluator import Evaluation
 from sat_peft.evaluation.measure import BOOTSTRAP, Measured
 from sat_peft.files.outputs import write_json_atomic
 from sat_peft.localization import Protocol, get_protocol
@@ -101,23 +99,26 @@ def choose_pictured(evaluation: Evaluation, limit: int) -> dict[str, list[int]]:
     return chosen | {"evenly spread": rest[spread].tolist()}
 
 
-@dataclass(frozen=True)
-class _Picture:
-    """`thumbnail`: JPEG; `maps`: PNG; `map_ranges`: the values of each map that are drawn black and white."""
+class MapPictures:
+    """Sees the maps of an evaluation and keeps them as pictures of 1 to 2 kB, for the gallery of what was evaluated.
 
-    thumbnail: bytes
-    maps: bytes
-    map_ranges: list[tuple[float, float]]
+    Attributes:
+        found: row of the image -> PNG, and the values of each map that are drawn black and white.
+    """
 
+    def __init__(self):
+        self.found: dict[int, tuple[bytes, list[tuple[float, float]]]] = {}
 
-@dataclass(frozen=True)
-class _Found:
-    """What the method says of the image in row `index`, ready to be gathered and written."""
+    def __call__(self, indices: list[int], maps: torch.Tensor, block_maps: torch.Tensor | None = None) -> None:
+        """Keeps the maps (B, h, w) of some rows, and the block maps (K, B, h, w) beside them where there are some."""
+        blocks = [] if block_maps is None else [block_maps.float().cpu().transpose(0, 1)]
+        stacks = torch.cat([maps[:, None], *blocks], 1).numpy()
+        self.found |= {index: _encode_maps(stack) for index, stack in zip(indices, stacks, strict=True)}
 
-    index: int
-    predicted: int
-    score: float
-    picture: _Picture | None
+    def gather(self, accelerator: Accelerator) -> None:
+        """Takes in what the other processes have seen."""
+        if accelerator.num_processes > 1:
+            self.found = dict(gather_object(list(self.found.items())))
 
 
 def _encode_maps(maps: np.ndarray) -> tuple[bytes, list[tuple[float, float]]]:
@@ -149,24 +150,6 @@ def _thumbnail(image: Image.Image, protocol: Protocol) -> bytes:
     return buffer.getvalue()
 
 
-def _describe(method: Method, batch: dict, rows: ImageRows, pictured: set[int], protocol: Protocol) -> list[_Found]:
-    """One `_Found` for every image of a batch."""
-    logits, maps, *block_maps = method(batch["images"], batch["labels"])[:3]
-    # A diverged model has no score that JSON could hold.
-    scores, predicted = logits.float().softmax(-1).nan_to_num().max(-1)
-    # (B, 1 + K, h, w): the localisation map, then those of the spatial blocks.
-    stacks = torch.cat([maps[:, None], *(blocks.transpose(0, 1) for blocks in block_maps)], 1).float().cpu().numpy()
-    found = []
-    for index, score, label, stack in zip(
-        batch["indices"].tolist(), scores.tolist(), predicted.tolist(), stacks, strict=True
-    ):
-        picture = None
-        if index in pictured:
-            picture = _Picture(_thumbnail(to_pil_image(rows.decode(index)), protocol), *_encode_maps(stack))
-        found.append(_Found(index, label, score, picture))
-    return found
-
-
 @contextmanager
 def _replacement_folder(path: Path) -> Iterator[Path]:
     """An empty sibling of `path`, which takes the place of `path` at the end or is removed after an error."""
@@ -184,7 +167,7 @@ def _replacement_folder(path: Path) -> Iterator[Path]:
 
 def write_gallery(
     run_folder: str | Path,
-    method: Method,
+    pictures: MapPictures,
     loader: DataLoader,
     evaluation: Evaluation,
     accelerator: Accelerator,
@@ -193,65 +176,43 @@ def write_gallery(
     title: str = "SAT",
     max_pictures: int = MAX_PICTURES,
 ) -> None:
-    """Writes the folder `gallery` of a run in one pass over the loader, of which one batch is held in memory.
+    """Writes the folder `gallery` of a run. An older gallery is replaced when the new one is whole.
 
-    Every process calls it and runs the method on its own share; the main process writes. An older gallery is replaced
-    when the new one is whole.
+    Every process calls it; the main process writes.
 
     Args:
         run_folder: folder of the run.
-        method: as in `Method`; it may return the block maps (K, B, h, w) as a third value, as a `SatOutput` has them.
+        pictures: has seen the maps of `evaluation`.
         loader: the prepared loader that `evaluation` was made with.
-        evaluation: evaluation of `method`.
+        evaluation: evaluation of the method that the run is about.
         accelerator: `Accelerator` of the run.
         protocol: that of the evaluation; it decides which part of an image is seen.
         title: title of the method.
         max_pictures: most images that get a thumbnail and maps; the records are of all.
     """
-    protocol = get_protocol(protocol)
-    rows = loader.dataset
+    pictures.gather(accelerator)
+    if not accelerator.is_main_process:
+        return
+    protocol, rows = get_protocol(protocol), loader.dataset
     names = rows.rows.features["label"].names
     image_ids, labels = rows.rows["image_id"][:], rows.rows["label"][:]
     measured = evaluation.num_with_boxes > 0
-    positions = {image.index: position for position, image in enumerate(evaluation.images)}
     chosen = choose_pictured(evaluation, max_pictures)
-    pictured = {evaluation.images[position].index for group in chosen.values() for position in group}
-
-    def record(found: _Found) -> dict:
-        position = positions[found.index]
-        values = image_record(title, evaluation, position, image_ids[found.index], names[labels[found.index]])
-        if not measured:
-            values |= dict.fromkeys(("iou", "correct", "top1_correct", "top5_correct"))
-        said = {"predicted": names[found.predicted], "score": found.score}
-        picture = {"picture": None, "map_ranges": None}
-        if found.picture:
-            picture = {"picture": f"{found.index:06}", "map_ranges": found.picture.map_ranges}
-        return values | said | {"size": evaluation.images[position].size} | picture
-
-    def passes() -> Iterator[_Found]:
-        """Every image once, on the main process; sharding repeats images to fill the last batches."""
-        seen = set()
-        with torch.inference_mode():
-            for batch in loader:
-                found = _describe(method, batch, rows, pictured, protocol)
-                if accelerator.num_processes > 1:
-                    found = gather_object(found)
-                for one in found if accelerator.is_main_process else ():
-                    if one.index not in seen:
-                        seen.add(one.index)
-                        yield one
-
-    if not accelerator.is_main_process:
-        for _ in passes():
-            pass
-        return
+    pictured = {position for group in chosen.values() for position in group}
     with _replacement_folder(Path(run_folder) / "gallery") as folder:
         with (folder / "records.jsonl").open("w", encoding="utf-8") as file:
-            for found in passes():
-                line = record(found)
-                if found.picture:
-                    (folder / f"{line['picture']}.jpg").write_bytes(found.picture.thumbnail)
-                    (folder / f"{line['picture']}.png").write_bytes(found.picture.maps)
+            for position, image in enumerate(evaluation.images):
+                line = image_record(title, evaluation, position, image_ids[image.index], names[labels[image.index]])
+                if not measured:
+                    line |= dict.fromkeys(("iou", "correct", "top1_correct", "top5_correct"))
+                line |= {"predicted": names[image.predicted], "score": image.score, "size": image.size}
+                line |= {"picture": None, "map_ranges": None}
+                if position in pictured:
+                    maps, ranges = pictures.found[image.index]
+                    line |= {"picture": f"{image.index:06}", "map_ranges": ranges}
+                    thumbnail = _thumbnail(to_pil_image(rows.decode(image.index)), protocol)
+                    (folder / f"{line['picture']}.jpg").write_bytes(thumbnail)
+                    (folder / f"{line['picture']}.png").write_bytes(maps)
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         about = {
             "title": title,

@@ -23,7 +23,7 @@ from sat_peft.options.training import EvaluationOptions, LossOptions, Optimizati
 from sat_peft.report.gallery import draw_best_and_worst
 from sat_peft.report.model_card import write_model_card
 from sat_peft.report.page import REPORT, write_report
-from sat_peft.report.records import measurement, write_gallery
+from sat_peft.report.records import MapPictures, measurement, write_gallery
 from sat_peft.report.tables import method_table
 from sat_peft.runs.folder import RunFolder
 from sat_peft.training.loop import Training
@@ -95,14 +95,14 @@ def compare(
         accelerator.prepare(validation or loaders.unlabelled),
     )
     settings = {"protocol": options.protocol, "threshold": options.threshold, "tta": options.tta}
-    found = measure([("sat", sat_method(model))], prepared, accelerator, priors=options.baselines, **settings)
+    shown = sat_method(model, block_maps=True)
+    pictures = MapPictures()
+    found = measure([("sat", shown)], prepared, accelerator, priors=options.baselines, see=pictures, **settings)
     sat = found["sat"].evaluation
     if accelerator.is_main_process:
-        picture = run.path / "examples.png"
-        shown = augmented(sat_method(model), options.tta)
-        draw_best_and_worst(picture, shown, loaders.test.dataset, sat, accelerator.device)
-    gallery = augmented(sat_method(model, block_maps=True), options.tta)
-    write_gallery(run.path, gallery, prepared.test, sat, accelerator, protocol=options.protocol)
+        drawn = augmented(sat_method(model), options.tta)
+        draw_best_and_worst(run.path / "examples.png", drawn, loaders.test.dataset, sat, accelerator.device)
+    write_gallery(run.path, pictures, prepared.test, sat, accelerator, protocol=options.protocol)
 
     start = time.perf_counter()
     backbone, num_classes = model.unload(), model.peft_config["default"].num_classes

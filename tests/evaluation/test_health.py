@@ -18,7 +18,7 @@ def evaluation(maps: np.ndarray, *, boxes: bool = True, threshold: float = 0.5) 
         maps, true, protocol="original", threshold=threshold, image_sizes=[SIZE] * len(maps), image_ids=range(len(maps))
     )
     images = [
-        EvaluatedImage(index, SIZE, box, 0, float(one.mean()), float(one.std()))
+        EvaluatedImage(index, SIZE, box, 0, 0, 0.5, float(one.mean()), float(one.std()))
         for index, (one, box) in enumerate(zip(maps, true, strict=True))
     ]
     return Evaluation(result, images)
@@ -81,7 +81,7 @@ def test_worse_than_a_box_in_the_middle_is_a_finding():
 def test_boxes_that_are_rightly_the_whole_image_are_none():
     found = evaluation(spread(), threshold=0.0)
     rightly = [
-        EvaluatedImage(image.index, SIZE, np.array([[0.0, 0, *SIZE]]), 0, image.map_mean, image.map_deviation)
+        EvaluatedImage(image.index, SIZE, np.array([[0.0, 0, *SIZE]]), 0, 0, 0.5, image.map_mean, image.map_deviation)
         for image in found.images
     ]
     health = examine(Evaluation(found.result, rightly), area_target=None, figures={})

@@ -18,7 +18,7 @@ from sat_peft.data.loaders import build_evaluation_loader
 from sat_peft.evaluation.evaluator import Evaluation, evaluate
 from sat_peft.evaluation.figures import MAIN_FIGURES
 from sat_peft.evaluation.measure import Measured
-from sat_peft.report.records import measurement, write_gallery
+from sat_peft.report.records import MapPictures, measurement, write_gallery
 from sat_peft.runs.folder import RunFolder
 
 HOSTILE = "<script>window.hacked = 1</script>"
@@ -59,25 +59,23 @@ def loader(count: int, *, boxes: bool = True, protocol: str = "original", batch_
     return build_evaluation_loader(rows(count, boxes=boxes), config, protocol=protocol, batch_size=batch_size)
 
 
-def evaluated(test_loader, *, protocol: str = "original", threshold=0.5, method=left_half) -> Evaluation:
-    def maps_and_logits(images, labels):
-        return method(images, labels)[:2]
-
-    accelerator = Accelerator(cpu=True)
-    return evaluate(maps_and_logits, test_loader, accelerator, protocol=protocol, threshold=threshold, bootstrap=20)
+def evaluated(test_loader, *, protocol: str = "original", threshold=0.5, method=left_half, see=None) -> Evaluation:
+    settings = {"protocol": protocol, "threshold": threshold, "bootstrap": 20, "see": see}
+    return evaluate(method, test_loader, Accelerator(cpu=True), **settings)
 
 
 def write_run(folder: Path, count: int = 12, *, boxes: bool = True, threshold=0.5, **options) -> Path:
     """A finished run on `count` test images; `options` are those of `write_gallery`."""
     test_loader = loader(count, boxes=boxes)
-    evaluation = evaluated(test_loader, threshold=threshold)
+    pictures = MapPictures()
+    evaluation = evaluated(test_loader, threshold=threshold, see=pictures)
     with RunFolder(folder, CONFIG | {"output": str(folder)}) as run:
         components = {"spatial token": 64, "head": 1936}
         run.write_json("parameters.json", {"components": components, "trainable": 2000, "total": 1_002_000})
         for method in ("SAT", "CAM"):
             for step in range(1, 6):
                 run.log(method=method, step=step, learning_rate=1e-3, total=3 / step, classification=2 / step)
-        write_gallery(folder, left_half, test_loader, evaluation, Accelerator(cpu=True), protocol="original", **options)
+        write_gallery(folder, pictures, test_loader, evaluation, Accelerator(cpu=True), protocol="original", **options)
         centre_box = {"centre_box": Measured("centre box", dict.fromkeys(MAIN_FIGURES, 12.5))} if boxes else {}
         methods = {"sat": Measured.of("SAT", evaluation)} | centre_box
         figures = {name: each.figures for name, each in methods.items()}

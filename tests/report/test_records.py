@@ -15,14 +15,15 @@ from run_folders import CLASSES, SIZE, evaluated, left_half, loader
 
 from sat_peft.evaluation.figures import MAIN_FIGURES
 from sat_peft.evaluation.measure import Measured
-from sat_peft.report.records import choose_pictured, measurement, write_gallery
+from sat_peft.report.records import MapPictures, choose_pictured, measurement, write_gallery
 from sat_peft.tuner import SatOutput
 
 
 def write(folder: Path, count: int, method=left_half, *, protocol="original", boxes=True, batch_size=4, **options):
     test_loader = loader(count, boxes=boxes, protocol=protocol, batch_size=batch_size)
-    evaluation = evaluated(test_loader, protocol=protocol, method=method)
-    write_gallery(folder, method, test_loader, evaluation, Accelerator(cpu=True), protocol=protocol, **options)
+    pictures = MapPictures()
+    evaluation = evaluated(test_loader, protocol=protocol, method=method, see=pictures)
+    write_gallery(folder, pictures, test_loader, evaluation, Accelerator(cpu=True), protocol=protocol, **options)
     return evaluation
 
 
@@ -174,22 +175,21 @@ def test_values_that_are_no_numbers_are_written_as_json(tmp_path):
         assert record["map_ranges"] == [[0, 0]]
 
 
-def test_failed_writing_leaves_the_old_gallery_and_nothing_else(tmp_path):
+def test_failed_writing_leaves_the_old_gallery_and_nothing_else(tmp_path, monkeypatch):
     write(tmp_path, 3)
     before = {path.name: path.read_bytes() for path in (tmp_path / "gallery").iterdir()}
-    calls = []
+    write_bytes, written = Path.write_bytes, []
 
-    def breaks(images, labels):
-        calls.append(len(images))
-        if len(calls) > 4:  # the evaluation takes two batches, and so would the gallery: in its second
+    def breaks(path, content):
+        written.append(path)
+        if len(written) > 4:
             raise OSError("No space left on device")
-        return left_half(images, labels)
+        return write_bytes(path, content)
 
-    test_loader = loader(4, batch_size=2)
-    evaluation = evaluated(test_loader, method=breaks)
-    calls.append(0)
+    monkeypatch.setattr(Path, "write_bytes", breaks)
     with pytest.raises(OSError, match="No space left"):
-        write_gallery(tmp_path, breaks, test_loader, evaluation, Accelerator(cpu=True), protocol="original")
+        write(tmp_path, 4)
+    assert len(written) == 5
     assert {path.name: path.read_bytes() for path in (tmp_path / "gallery").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["gallery"]
 
@@ -220,8 +220,9 @@ def test_two_processes_write_the_gallery_of_one(tmp_path):
 def _write_in_a_launched_process(folder: Path) -> None:
     accelerator = Accelerator(cpu=True)
     test_loader = accelerator.prepare(loader(7, batch_size=2))
-    evaluation = evaluated(test_loader)
-    write_gallery(folder, left_half, test_loader, evaluation, accelerator, protocol="original", max_pictures=4)
+    pictures = MapPictures()
+    evaluation = evaluated(test_loader, see=pictures)
+    write_gallery(folder, pictures, test_loader, evaluation, accelerator, protocol="original", max_pictures=4)
 
 
 if __name__ == "__main__":
