@@ -180,7 +180,7 @@ def ten_crop(method: Method) -> Method:
 
     def localize(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         crops = images.shape[1]
-        logits, maps = method(images.flatten(0, 1), labels.repeat_interleave(crops))
+        logits, maps = method(images.flatten(0, 1), labels.repeat_interleave(crops))[:2]
         probabilities = logits.float().softmax(-1).unflatten(0, (-1, crops)).mean(1)
         return probabilities, maps.unflatten(0, (-1, crops))[:, CENTRE_OF_TEN]
 
@@ -207,7 +207,7 @@ def collect_maps(
     found: list[tuple[int, np.ndarray, tuple[int, int]]] = []
     with torch.inference_mode():
         for batch in loader:
-            _, maps = method(batch["images"], batch["labels"])
+            maps = method(batch["images"], batch["labels"])[1]
             sizes = [tuple(size) for size in batch["image_sizes"].tolist()]
             found += zip(batch["indices"].tolist(), maps.float().cpu().numpy(), sizes, strict=True)
     if accelerator.num_processes > 1:

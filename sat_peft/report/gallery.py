@@ -19,7 +19,7 @@ def _examples(method: Method, rows: ImageRows, indices: list[int], threshold: fl
     """Examples of the rows `indices`, in their own pixels."""
     batch = collate([rows[index] for index in indices])
     with torch.inference_mode():
-        _, maps = method(batch["images"].to(device), batch["labels"].to(device))
+        maps = method(batch["images"].to(device), batch["labels"].to(device))[1]
     examples = []
     for index, raw, size, boxes in zip(
         indices, maps.float().cpu().numpy(), batch["image_sizes"].tolist(), batch["boxes"], strict=True

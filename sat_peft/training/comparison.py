@@ -100,7 +100,7 @@ def compare(
     found = measure([("sat", shown)], prepared, accelerator, priors=options.baselines, see=pictures, **settings)
     sat = found["sat"].evaluation
     if accelerator.is_main_process:
-        drawn = augmented(sat_method(model), options.tta)
+        drawn = augmented(shown, options.tta)
         draw_best_and_worst(run.path / "examples.png", drawn, loaders.test.dataset, sat, accelerator.device)
     write_gallery(run.path, pictures, prepared.test, sat, accelerator, protocol=options.protocol)
 
