@@ -68,7 +68,7 @@ def walk(root: Path) -> int:
 def main() -> None:
     arguments = parse_arguments()
     from benchmark.measure import MemoryPeak
-    from sat_peft.data.sources import load_source
+    from sat_peft.data.sources import open_source
 
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="benchmark_index-") as folder:
         root = Path(folder)
@@ -78,7 +78,8 @@ def main() -> None:
         walk_seconds = time.process_time() - start
         with MemoryPeak() as memory:
             start = time.perf_counter(), time.process_time()
-            splits = [load_source(str(root), split) for split in ("train", "test")]
+            source = open_source(str(root))
+            splits = [source.read(split) for split in ("train", "test")]
             seconds, processor_seconds = time.perf_counter() - start[0], time.process_time() - start[1]
         rows = sum(len(split) for split in splits)
     if rows != found:

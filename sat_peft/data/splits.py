@@ -11,10 +11,10 @@ from datasets import Dataset
 
 from sat_peft.data.features import labels, rows_with_boxes
 from sat_peft.data.shots import select_images, split_share, without_images
-from sat_peft.data.sources import Problems, load_source
+from sat_peft.data.sources import Problems, open_source
 from sat_peft.data.sources.display_names import class_lookup, read_display_names
 from sat_peft.data.sources.part_scenes import SCENES_PER_CLASS
-from sat_peft.data.sources.registry import SPLITS, find_source
+from sat_peft.data.sources.registry import SPLITS
 from sat_peft.errors import UsageError, unknown_choice
 
 PART_SCENES = "part_scenes"
@@ -72,7 +72,7 @@ def load_splits(
     validation split: a share of every class, the same on every machine.
 
     Args:
-        data, root, allow_outside, options: see `load_source`.
+        data, root, allow_outside, options: see `open_source`.
         splits: those that are wanted; of PartScenes no others are rendered.
         shots: the train split of PartScenes has at least that many scenes of every class.
         validation_fraction: share of the training images of every class for a validation split; None for none.
@@ -91,6 +91,7 @@ def load_splits(
     for split in wanted:
         if split not in SPLITS:
             raise unknown_choice("split", split, SPLITS)
+    source = open_source(data, root=root, allow_outside=allow_outside, **options)
     found: dict[str, Dataset | None] = {}
 
     def read(split: str) -> Dataset | None:
@@ -100,8 +101,7 @@ def load_splits(
                 sizes = {"scenes_per_class": max(SCENES_PER_CLASS["train"], shots)}
             # A split that is only asked whether it exists has no say in what was skipped.
             noted = problems if split in wanted or split == "train" else Problems(skip=problems.skip)
-            outside = {"allow_outside": allow_outside}
-            found[split] = load_source(data, split, root=root, problems=noted, **outside, **options, **sizes)
+            found[split] = source.read(split, noted, **sizes)
         return found[split]
 
     fractions = _missing_splits(data, wanted, read, validation_fraction, test_fraction)
@@ -127,8 +127,8 @@ def load_splits(
         if 0 < len(annotated) < len(loaded[split]):
             say(f"{split}: evaluated on the {len(annotated)} of {len(loaded[split])} images that have boxes")
             loaded[split] = annotated
-    source, folder, _ = find_source(data, root)
-    return DataSplits(loaded, shares, problems, read_display_names(folder) if source.name == "folder" else {})
+    shown = read_display_names(source.root) if source.source.name == "folder" else {}
+    return DataSplits(loaded, shares, problems, shown)
 
 
 def _missing_splits(

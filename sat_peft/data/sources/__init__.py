@@ -4,6 +4,17 @@ A module that defines `SOURCE = Source(...)` is a source; nothing else has to be
 """
 
 from sat_peft.data.sources.records import Problem, Problems, Record, SourceSplit
-from sat_peft.data.sources.registry import Source, find_source, load_source, sources
+from sat_peft.data.sources.registry import OpenSource, Source, find_source, load_source, open_source, sources
 
-__all__ = ["Problem", "Problems", "Record", "Source", "SourceSplit", "find_source", "load_source", "sources"]
+__all__ = [
+    "OpenSource",
+    "Problem",
+    "Problems",
+    "Record",
+    "Source",
+    "SourceSplit",
+    "find_source",
+    "load_source",
+    "open_source",
+    "sources",
+]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sat_peft.data.sources.files import SPLIT_NAMES, ImageFinder, require_folder
 from sat_peft.data.sources.objects import AnnotatedImage, object_split
-from sat_peft.data.sources.records import Problems, SourceSplit
+from sat_peft.data.sources.records import Kept, Problems, SourceSplit
 from sat_peft.data.sources.registry import Source
 from sat_peft.errors import UsageError
 from sat_peft.files import FileProblem, is_file, is_folder, is_number, read_json, shown
@@ -201,6 +201,7 @@ def _read(
     root: Path,
     split: str,
     problems: Problems,
+    kept: Kept,
     *,
     annotations: str | None = None,
     images: str | None = None,
@@ -211,25 +212,26 @@ def _read(
     train = _find(root, "train", annotations, images)
     if train is None:
         raise UsageError(f"{root} has no annotations of a train split. {_LAYOUT}")
-    contents = {train[0]: _read_content(train[0])}
+    content = kept.once(train[0], lambda: _read_content(train[0]))
 
     def read(name: str, problems: Problems) -> Iterator[AnnotatedImage] | None:
         found = _find(root, name, annotations, images)
         if found is None:
             return None
         file, folder = found
-        if file not in contents:
-            contents[file] = _read_content(file)
-        return _images(contents[file], file, folder, root, name, keep_crowd, problems)
+        # Several splits may be one file; that of one split is let go with it.
+        own = content if file == train[0] else _read_content(file)
+        return _images(own, file, folder, root, name, keep_crowd, problems)
 
-    order = list(dict.fromkeys(_category_names(contents[train[0]], train[0]).values()))
-    return object_split(
-        read, split, problems, box_format="xywh", label_from=label_from, layout=_LAYOUT, class_order=order
-    )
+    order = list(dict.fromkeys(_category_names(content, train[0]).values()))
+    settings = {"box_format": "xywh", "label_from": label_from, "layout": _LAYOUT, "class_order": order}
+    return object_split(read, split, problems, kept, **settings)
 
 
 def _detect(root: Path) -> bool:
     return _annotation_file(root, "train", list(dict(_LAYOUTS))) is not None
 
 
-SOURCE = Source("coco", "COCO's JSON annotations, also as labelling tools export them", _LAYOUT, _read, detect=_detect)
+SOURCE = Source(
+    "coco", "COCO's JSON annotations, also as labelling tools export them", _LAYOUT, _read, keeps=True, detect=_detect
+)

@@ -11,7 +11,7 @@ import numpy as np
 from sat_peft.data.box_formats import RELATIVE_FORMATS, box_outside, seem_relative, to_xyxy
 from sat_peft.data.decoding import read_head
 from sat_peft.data.sources.build import SHARES_AS_PIXELS, has_area
-from sat_peft.data.sources.records import Problems, Record, SourceSplit
+from sat_peft.data.sources.records import Kept, Problems, Record, SourceSplit
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.files import respelled, spelled
 
@@ -178,6 +178,7 @@ def object_split(
     read: ReadImages,
     split: str,
     problems: Problems,
+    kept: Kept,
     *,
     box_format: str,
     label_from: str,
@@ -193,6 +194,7 @@ def object_split(
         read: the annotated images of a split.
         split: which one.
         problems: gets entries that cannot be used.
+        kept: keeps the training images, which every split needs for their classes.
         box_format: a name of `sat_peft.data.box_formats.BOX_FORMATS`.
         label_from: see `choose_class`.
         layout: layout of the source, for messages.
@@ -202,17 +204,26 @@ def object_split(
         UsageError: an unknown `label_from`, or no train split.
     """
     check_label_from(label_from)
-    # What is wrong with the training images is told when they are read for training, and not here too.
-    unheard = Problems(skip=True)
-    train = read("train", unheard)
+
+    def train_images() -> tuple[list[AnnotatedImage], Problems] | None:
+        # What is wrong with the training images is told when they are read for training, and not here too.
+        noted = Problems(skip=True, sizes=None if problems.sizes is None else {})
+        images = read("train", noted)
+        return None if images is None else (list(images), noted)
+
+    train = kept.once("training images", train_images)
     if train is None:
         raise UsageError(f"the data has no train split, whose images tell the classes. {layout}")
-    images = read(split, problems)
+    images = iter(train[0]) if split == "train" else read(split, problems)
     if images is None:
         return None
-    found = {name for _, name, _ in _labelled(train, box_format, label_from, "train", unheard)}
-    if len(found) < 2 and (split == "train" or not problems.skip):
-        # Nobody is going to read them, so this is the place to tell why they are of no use.
+    unheard = Problems(skip=True)
+    found = {name for _, name, _ in _labelled(iter(train[0]), box_format, label_from, "train", unheard)}
+    # Where they are of no use, nobody is going to read them, so this is the place to tell why.
+    useless = len(found) < 2 and (split == "train" or not problems.skip)
+    if split == "train" or useless:
+        problems.take(train[1])
+    if useless:
         problems.take(unheard)
     order = sorted(found) if class_order is None else dict.fromkeys(map(spelled, class_order))
     class_names = [name for name in order if name in found]

@@ -61,6 +61,19 @@ class SourceSplit:
     has_masks: bool = False
 
 
+class Kept:
+    """What a source has parsed, for as long as its data set is open: no file is read twice for another split."""
+
+    def __init__(self):
+        self._found: dict[object, object] = {}
+
+    def once(self, key: object, parse: Callable[[], T]) -> T:
+        """What `parse` returned when it was called for `key` the first time."""
+        if key not in self._found:
+            self._found[key] = parse()
+        return self._found[key]
+
+
 @dataclass(frozen=True)
 class Problem:
     """Something wrong with the data: `where` (file and line, or image), `what`, and `fix`."""

@@ -6,7 +6,7 @@ import inspect
 import os
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from sat_peft.data.sources.build import build_dataset, check_rows_inside
-from sat_peft.data.sources.records import Problems, SourceSplit
+from sat_peft.data.sources.records import Kept, Problems, SourceSplit
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.files import is_folder
 
@@ -32,6 +32,7 @@ class Source:
         read: `read(root, split, problems, **options)`; its keyword-only arguments are the source's options. It
             returns a `SourceSplit`, or a ready `Dataset` where the images are not files. A split that the data does not
             have is None; every source has `train`.
+        keeps: whether `read` takes a `Kept` after `problems`, for files that several splits need.
         needs_root: whether it is read from a folder.
         beside: names of folders beside the root that belong to the data set.
         detect: whether a folder has this layout, from a glance; None where a folder alone does not tell.
@@ -42,6 +43,7 @@ class Source:
     layout: str
     read: Callable[..., SourceSplit | Dataset | None]
     needs_root: bool = True
+    keeps: bool = False
     beside: tuple[str, ...] = ()
     detect: Callable[[Path], bool] | None = None
 
@@ -110,6 +112,77 @@ def find_source(name_or_path: str, root: str | Path | None = None) -> tuple[Sour
     return detect_source(folder), folder, {}
 
 
+@dataclass(frozen=True)
+class OpenSource:
+    """A data set whose splits are read one after the other, from files that are parsed once. Get one by `open_source`.
+
+    Args:
+        source: its source.
+        root: its folder; None where it has none.
+        options: options of the source.
+        allow_outside: read images that lie outside of the data's folder, too.
+        kept: what has been parsed.
+    """
+
+    source: Source
+    root: Path | None
+    options: dict
+    allow_outside: bool = False
+    kept: Kept = field(default_factory=Kept)
+
+    def read(self, split: str, problems: Problems | None = None, **options) -> Dataset | None:
+        """Reads one split; image files are opened later, one by one.
+
+        Args:
+            split: `train`, `validation` or `test`.
+            problems: collects what is wrong; by default the first problem is an error.
+            options: options of the source for this split alone.
+
+        Returns:
+            A data set with the columns of `sat_peft.data.features`; None for a `validation` or `test` split that the
+            data does not have.
+
+        Raises:
+            UsageError: an unknown split, a missing file, or a bad entry.
+        """
+        if split not in SPLITS:
+            raise unknown_choice("split", split, SPLITS)
+        source, problems = self.source, problems or Problems()
+        kept = (self.kept,) if source.keeps else ()
+        found = source.read(self.root, split, problems, *kept, **self.options, **options)
+        if found is None and split == "train":
+            raise UsageError(f"{source.name}: the data has no train split. {source.layout}")
+        where = f"{source.name}, split {split!r}"
+        if not isinstance(found, SourceSplit):
+            if found is not None and not self.allow_outside:
+                check_rows_inside(found, self.root, where)
+            return found
+        inside = () if self.allow_outside else (self.root, *(self.root.parent / name for name in source.beside))
+        return build_dataset(found, problems, where=where, layout=source.layout, inside=inside)
+
+
+def open_source(
+    name_or_path: str, *, root: str | Path | None = None, allow_outside: bool = False, **options
+) -> OpenSource:
+    """Opens a data set, of which nothing is read yet.
+
+    Args:
+        name_or_path: a name of `sources()`, `hub:ID`, or a folder whose layout tells its format.
+        root: the folder of a named source.
+        allow_outside: see `OpenSource`.
+        options: options of the source.
+
+    Raises:
+        UsageError: an unknown name or option, a missing folder.
+    """
+    source, folder, implied = find_source(name_or_path, root)
+    for name in options:
+        if name not in source.options:
+            choices = ", ".join(source.options) or "none"
+            raise UsageError(f"the source {source.name!r} has no option {name!r}. It has: {choices}.")
+    return OpenSource(source, folder, implied | options, allow_outside)
+
+
 def load_source(
     name_or_path: str,
     split: str,
@@ -119,38 +192,5 @@ def load_source(
     problems: Problems | None = None,
     **options,
 ) -> Dataset | None:
-    """Reads one split of a data set; image files are opened later, one by one.
-
-    Args:
-        name_or_path: a name of `sources()`, `hub:ID`, or a folder whose layout tells its format.
-        split: `train`, `validation` or `test`.
-        root: the folder of a named source.
-        allow_outside: read images that lie outside of the data's folder, too.
-        problems: collects what is wrong; by default the first problem is an error.
-        options: options of the source.
-
-    Returns:
-        A data set with the columns of `sat_peft.data.features`; None for a `validation` or `test` split that the data
-        does not have.
-
-    Raises:
-        UsageError: an unknown name, split or option, a missing file, or a bad entry.
-    """
-    if split not in SPLITS:
-        raise unknown_choice("split", split, SPLITS)
-    source, folder, implied = find_source(name_or_path, root)
-    for name in options:
-        if name not in source.options:
-            choices = ", ".join(source.options) or "none"
-            raise UsageError(f"the source {source.name!r} has no option {name!r}. It has: {choices}.")
-    problems = problems or Problems()
-    found = source.read(folder, split, problems, **implied, **options)
-    if found is None and split == "train":
-        raise UsageError(f"{source.name}: the data has no train split. {source.layout}")
-    where = f"{source.name}, split {split!r}"
-    if not isinstance(found, SourceSplit):
-        if found is not None and not allow_outside:
-            check_rows_inside(found, folder, where)
-        return found
-    inside = () if allow_outside else (folder, *(folder.parent / name for name in source.beside))
-    return build_dataset(found, problems, where=where, layout=source.layout, inside=inside)
+    """Reads one split of a data set: see `open_source` and `OpenSource.read`."""
+    return open_source(name_or_path, root=root, allow_outside=allow_outside, **options).read(split, problems)

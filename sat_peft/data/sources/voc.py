@@ -18,7 +18,7 @@ from xml.etree.ElementTree import Element
 
 from sat_peft.data.sources.files import IMAGE_SUFFIXES, SPLIT_NAMES, image_files, numbers, require_folder, walk_files
 from sat_peft.data.sources.objects import AnnotatedImage, object_split
-from sat_peft.data.sources.records import Problems, SourceSplit
+from sat_peft.data.sources.records import Kept, Problems, SourceSplit
 from sat_peft.data.sources.registry import Source
 from sat_peft.errors import UsageError
 from sat_peft.files import is_file, is_folder, read_lines, read_xml, respelled
@@ -165,6 +165,7 @@ def _read(
     root: Path,
     split: str,
     problems: Problems,
+    kept: Kept,
     *,
     year: str | None = None,
     label_from: str = "largest",
@@ -178,7 +179,7 @@ def _read(
             return _listed(own_layout, name, root, keep_difficult, problems)
         return _beside(root, name, keep_difficult, problems)
 
-    return object_split(read, split, problems, box_format="voc", label_from=label_from, layout=_LAYOUT)
+    return object_split(read, split, problems, kept, box_format="voc", label_from=label_from, layout=_LAYOUT)
 
 
 def _detect(root: Path) -> bool:
@@ -188,4 +189,4 @@ def _detect(root: Path) -> bool:
     return folder is not None and next(folder.glob("*.xml"), None) is not None
 
 
-SOURCE = Source("voc", "Pascal VOC's XML annotations", _LAYOUT, _read, detect=_detect)
+SOURCE = Source("voc", "Pascal VOC's XML annotations", _LAYOUT, _read, keeps=True, detect=_detect)

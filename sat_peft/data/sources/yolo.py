@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 
 from sat_peft.data.sources.files import SPLIT_NAMES, image_files, require_folder
 from sat_peft.data.sources.objects import AnnotatedImage, object_split
-from sat_peft.data.sources.records import Problems, SourceSplit
+from sat_peft.data.sources.records import Kept, Problems, SourceSplit
 from sat_peft.data.sources.registry import Source
 from sat_peft.errors import UsageError
 from sat_peft.files import FileProblem, is_file, is_folder, read_lines, read_yaml, respelled, shown
@@ -246,28 +246,29 @@ class _Reader:
         return shifts.pop() if len(shifts) == 1 and not found <= set(names) else 0
 
 
-def _read(root: Path, split: str, problems: Problems, *, label_from: str = "largest") -> SourceSplit | None:
+def _read(root: Path, split: str, problems: Problems, kept: Kept, *, label_from: str = "largest") -> SourceSplit | None:
     require_folder(root, _LAYOUT)
     file = next((root / name for name in _FILES if is_file(root / name)), None)
     if file is None:
         raise UsageError(f"{root} has no data.yaml, which names the classes. {_LAYOUT}")
-    content = _read_description(file)
+    content = kept.once(file, lambda: _read_description(file))
     names = _class_names(content, file)
-    classes = _Classes(names)
+    classes = kept.once("classes", lambda: _Classes(names))
     reader = _Reader(content, file, Path(os.path.abspath(root)), classes)
     settings = {"box_format": "yolo", "label_from": label_from, "layout": _LAYOUT, "class_order": list(names.values())}
     try:
         # All training images are looked through for their classes first, so a class without a name is met there.
-        return object_split(reader.read, split, problems, **settings)
+        found = object_split(reader.read, split, problems, kept, **settings)
     except _UnnamedClass:
         classes.shift, classes.settled = reader.find_shift(), True
+        found = object_split(reader.read, split, problems, kept, **settings)
     if classes.shift:
         problems.note(f"numbering of the classes that is {-classes.shift:+d} against that of data.yaml, taken as meant")
-    return object_split(reader.read, split, problems, **settings)
+    return found
 
 
 def _detect(root: Path) -> bool:
     return any(is_file(root / name) for name in _FILES)
 
 
-SOURCE = Source("yolo", "YOLO's text annotations with a data.yaml", _LAYOUT, _read, detect=_detect)
+SOURCE = Source("yolo", "YOLO's text annotations with a data.yaml", _LAYOUT, _read, keeps=True, detect=_detect)
