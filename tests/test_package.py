@@ -1,9 +1,12 @@
 """What importing the package does, and what it does not."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 import sat_peft
 
@@ -37,3 +40,10 @@ def test_every_public_name_is_there_and_listed():
 def test_a_name_that_it_lacks_is_named():
     with pytest.raises(AttributeError, match="'sat_peft' has no attribute 'Sat'"):
         _ = sat_peft.Sat
+
+
+def test_the_version_is_the_same_wherever_it_stands():
+    root = Path(__file__).parents[1]
+    cited = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))["version"]
+    changed = re.search(r"^## (\S+)$", (root / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE).group(1)
+    assert sat_peft.__version__ == cited == changed
