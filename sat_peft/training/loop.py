@@ -91,6 +91,9 @@ def epochs_of(loader: DataLoader, *, epoch: int = 0, skip: int = 0) -> Iterator[
         UsageError: an epoch without a batch, which would go on for ever.
     """
     while True:
+        if 0 < len(loader) <= skip:
+            # Of an epoch that is over, some versions of Accelerate give None as a batch.
+            epoch, skip = epoch + 1, 0
         current = skip_first_batches(loader, skip) if skip else loader
         # Accelerate's loaders count their own epochs and hand them on, where they find the sampler.
         current.iteration = epoch
