@@ -16,7 +16,7 @@ def test_every_bound_of_the_project_is_a_version(capsys):
 @pytest.mark.parametrize("line", ["torch", "torch==2.8", "torch>=2.8,<3"])
 def test_other_requirements_are_refused(tmp_path, line):
     config = "[metadata]\nname = own\n[options]\ninstall_requires =\n    {}\n[options.extras_require]\n"
-    extras = "".join(f"{name} =\n    own\n" for name in ("export", "cvat", "test"))
+    extras = "".join(f"{name} =\n    own\n" for name in EXTRAS)
     (tmp_path / "setup.cfg").write_text(config.format(line) + extras)
     with pytest.raises(ValueError, match="one lower bound"):
         oldest_versions(tmp_path / "setup.cfg")
