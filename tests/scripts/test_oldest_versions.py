@@ -2,7 +2,7 @@
 
 import pytest
 
-from oldest_versions import main, oldest_versions
+from oldest_versions import EXTRAS, main, oldest_versions
 
 
 def test_every_bound_of_the_project_is_a_version(capsys):
