@@ -86,6 +86,8 @@ class Config(SourceOptions, TrainedOptions):
 
 def read_split(config: Config):
     """The rows of the data set that the options name, and how it is called."""
+    from accelerate import PartialState
+
     from sat_peft.data.sources import Problems, load_source
 
     options, problems = with_absolute_paths(config), Problems(skip=config.skip_bad)
@@ -98,7 +100,7 @@ def read_split(config: Config):
         **source_options(options),
     )
     for line in problems.lines():
-        print(line)
+        PartialState().print(line)
     if rows is None:
         raise UsageError(f"{config.data} has no {config.split} split; name another with --split.")
     return rows, " ".join([config.split, "of", options.data, *([str(options.data_root)] if options.data_root else [])])

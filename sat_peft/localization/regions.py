@@ -7,7 +7,7 @@ foregrounds that the tree leaves undecided.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -51,10 +51,10 @@ def components_by_size(foreground: np.ndarray, least: float) -> np.ndarray:
     return np.stack([left, top, left + columns - 1, top + rows - 1], axis=1)
 
 
-def component_masks(foreground: np.ndarray, count: int) -> np.ndarray:
-    """(n, H, W) bool: the first `count` of `components_by_size`, or as many as there are."""
+def component_masks(foreground: np.ndarray, count: int) -> Iterator[np.ndarray]:
+    """The first `count` of `components_by_size`, or as many as there are, one by one as (H, W) bool."""
     labels, _, kept = _by_size(foreground, 0)
-    return labels == np.array(kept[:count], labels.dtype)[:, None, None]
+    return (labels == label for label in kept[:count])
 
 
 def _by_size(foreground: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray, list[int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from sat_peft.errors import UsageError
@@ -131,27 +133,31 @@ def localize_all(
     Raises:
         UsageError: a protocol that looks at contours, a `min_area` outside [0, 1].
     """
-    protocol = get_protocol(protocol)
     check_min_area(min_area)
-    if protocol.region != LARGEST_COMPONENT:
-        raise UsageError(f"protocol {protocol.name!r} looks at contours, not at components. Take `original` or `sat`.")
+    protocol = _of_components(protocol)
     width, height = size = protocol.evaluation_size(image_size)
     extents = components_by_size(_foreground(raw, protocol, threshold, image_size), min_area * width * height)
     boxes = protocol.to_boxes(extents, size) if len(extents) else [protocol.empty_box(size)]
     return np.array(boxes, dtype=np.float64)
 
 
-def localize_masks(raw, *, count: int, protocol: str | Protocol, threshold=None, image_size=None) -> np.ndarray:
-    """The regions (n, H, W) bool that the first `count` boxes of `localize_all` are around, in evaluation pixels.
+def localize_masks(
+    raw, *, count: int, protocol: str | Protocol, threshold=None, image_size=None
+) -> Iterator[np.ndarray]:
+    """The regions that the first `count` boxes of `localize_all` are around, one by one: (H, W) bool in evaluation
+    pixels.
 
     An empty foreground is the whole image, as its box is.
 
     Args:
         raw, protocol, threshold, image_size: see `localize_all`.
         count: number of boxes.
+
+    Raises:
+        UsageError: a protocol that looks at contours.
     """
-    masks = component_masks(_foreground(raw, get_protocol(protocol), threshold, image_size), count)
-    return masks if len(masks) else np.ones((1, *masks.shape[1:]), bool)
+    foreground = _foreground(raw, _of_components(protocol), threshold, image_size)
+    return component_masks(foreground, count) if foreground.any() else iter([np.ones(foreground.shape, bool)])
 
 
 def localize_polygons(
@@ -170,6 +176,14 @@ def localize_polygons(
     scores = to_score_map(raw, protocol=protocol, image_size=image_size)
     value = resolve_threshold(threshold, get_protocol(protocol), None).value
     return [outlines(scores, value, mask) for mask in masks]
+
+
+def _of_components(protocol: str | Protocol) -> Protocol:
+    """The protocol. Raises `UsageError` for one that looks at contours."""
+    protocol = get_protocol(protocol)
+    if protocol.region != LARGEST_COMPONENT:
+        raise UsageError(f"protocol {protocol.name!r} looks at contours, not at components. Take `original` or `sat`.")
+    return protocol
 
 
 def check_min_area(min_area: float) -> None:

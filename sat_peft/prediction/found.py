@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,14 @@ class Localization:
 
         A map without foreground has the whole image, as its box has.
         """
-        return localize_masks(self.map, count=len(self.boxes), **self._scoring)
+        return np.stack(list(self._regions()))
+
+    def foreground(self) -> np.ndarray:
+        """(H, W) bool in pixels of the original image: the regions of all `boxes` together."""
+        foreground = np.zeros(self.image_size[::-1], bool)
+        for region in self._regions():
+            foreground |= region
+        return foreground
 
     def polygons(self) -> list[list[np.ndarray]]:
         """For each of `boxes`, the outlines of its region: arrays (k, 2) of x and y in pixels of the original image.
@@ -81,6 +89,9 @@ class Localization:
             class_id=np.full(count, self.label_index),
             data={"class_name": np.full(count, self.label)},
         )
+
+    def _regions(self) -> Iterator[np.ndarray]:
+        return localize_masks(self.map, count=len(self.boxes), **self._scoring)
 
     @property
     def _scoring(self) -> dict:

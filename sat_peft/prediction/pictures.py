@@ -40,7 +40,7 @@ def map_picture(found: Localization) -> Image.Image:
 
 def mask_picture(found: Localization) -> Image.Image:
     """The regions of all boxes in pixels of the original image, 8-bit grey: 255 inside, 0 outside."""
-    return Image.fromarray(found.masks().any(axis=0).astype(np.uint8) * 255)
+    return Image.fromarray(found.foreground().astype(np.uint8) * 255)
 
 
 def overlay(found: Localization, image: np.ndarray) -> Image.Image:

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from sat_peft.errors import UsageError
 from sat_peft.localization import localize_all, localize_masks, localize_polygons
 
 
@@ -24,7 +25,7 @@ def rasterised(polygons: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray
 def test_masks_and_polygons_are_of_the_same_regions_as_the_boxes(seed):
     settings = {"protocol": "original", "threshold": 0.6, "image_size": (90, 70)}
     boxes = localize_all(blobs(seed), min_area=0, **settings)
-    masks = localize_masks(blobs(seed), count=len(boxes), **settings)
+    masks = np.stack(list(localize_masks(blobs(seed), count=len(boxes), **settings)))
     polygons = localize_polygons(blobs(seed), count=len(boxes), **settings)
     assert len(boxes) == len(masks) == len(polygons) > 1
     for box, mask, region in zip(boxes, masks, polygons, strict=True):
@@ -71,12 +72,20 @@ def test_a_region_that_touches_at_corners_alone_and_one_with_a_hole():
     ring[3:6, 3:6] = 0
     [[outline]] = localize_polygons(ring, count=1, image_size=(9, 9), **settings)
     assert cv2.contourArea(outline) == pytest.approx(49, abs=1)
-    assert localize_masks(ring, count=1, image_size=(9, 9), **settings).sum() == 40
+    [mask] = localize_masks(ring, count=1, image_size=(9, 9), **settings)
+    assert mask.sum() == 40
 
 
 def test_a_map_without_foreground_is_the_whole_image_as_its_box_is():
     settings = {"protocol": "original", "threshold": 0.5, "image_size": (7, 5), "count": 3}
     flat = np.full((2, 2), 0.3, np.float32)
-    assert localize_masks(flat, **settings).tolist() == np.ones((1, 5, 7), bool).tolist()
+    [mask] = localize_masks(flat, **settings)
+    assert mask.tolist() == np.ones((5, 7), bool).tolist()
     [[polygon]] = localize_polygons(flat, **settings)
     assert cv2.contourArea(polygon) == 35
+
+
+@pytest.mark.parametrize("function", [localize_masks, localize_polygons])
+def test_protocols_that_look_at_contours_have_no_regions(function):
+    with pytest.raises(UsageError, match="'wsol' looks at contours"):
+        function(blobs(0), protocol="wsol", count=1)
