@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sat_peft.data.options import DataOptions, data_options, source_options
+from sat_peft.data.options import DataOptions, data_options, open_data
 from sat_peft.errors import UsageError
 
 INTERRUPTED = "no report was written"
@@ -39,7 +39,6 @@ FILES = ("report.json", "contact_sheet.png")
 def main(config: Config) -> int:
     # The heavy imports wait until the options are read, so that --help and a mistyped option answer at once.
     from sat_peft.data.check import SKIPPED_KINDS, check_data
-    from sat_peft.data.sources import open_source
     from sat_peft.files.outputs import check_writable, remove, write_json_atomic
     from sat_peft.report.data_check import data_check_text, draw_contact_sheet
 
@@ -51,11 +50,8 @@ def main(config: Config) -> int:
             f"the folder {str(output)!r} holds a report. Name another with --output, or replace it with --overwrite."
         )
     options = data_options(config)
-    source = open_source(
-        options.data, root=options.data_root, allow_outside=options.allow_outside, **source_options(options)
-    )
     check = check_data(
-        source.read,
+        open_data(options).read,
         workers=config.workers,
         tolerated=(SKIPPED_KINDS if options.skip_bad else ()) + (("leak",) if config.allow_duplicates else ()),
         test_fraction=options.test_fraction,

@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from sat_peft.data.options import SourceOptions, source_options, with_absolute_paths
+from sat_peft.data.options import SourceOptions, open_data, source_options, with_absolute_paths
 from sat_peft.errors import UsageError
 from sat_peft.options.choices import TTA_IN_WORDS, FormatName, TtaName
 from sat_peft.options.trained import TrainedOptions
@@ -88,17 +88,10 @@ def read_split(config: Config):
     """The rows of the data set that the options name, and how it is called."""
     from accelerate import PartialState
 
-    from sat_peft.data.sources import Problems, load_source
+    from sat_peft.data.sources import Problems
 
     options, problems = with_absolute_paths(config), Problems(skip=config.skip_bad)
-    rows = load_source(
-        options.data,
-        config.split,
-        root=options.data_root,
-        allow_outside=options.allow_outside,
-        problems=problems,
-        **source_options(options),
-    )
+    rows = open_data(options).read(config.split, problems)
     for line in problems.lines():
         PartialState().print(line)
     if rows is None:

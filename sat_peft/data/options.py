@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from sat_peft.options.training import RUN_FIELDS
 
 if TYPE_CHECKING:
-    # datasets and torch are imported by `load`, so that a recipe answers --help at once.
+    # datasets and torch are imported where data are read, so that a recipe answers --help at once.
+    from sat_peft.data.sources import OpenSource
     from sat_peft.data.splits import DataSplits
 
 
@@ -145,6 +146,14 @@ def source_options(options: SourceOptions) -> dict:
     """What `load_source` hands to the source. Options as by default are left out, since most sources lack them."""
     named = {field.name: getattr(options, field.name) for field in fields(SourceOptions)}
     return {name: value for name, value in named.items() if name not in _OF_EVERY_SOURCE and value}
+
+
+def open_data(options: SourceOptions) -> OpenSource:
+    """Opens the data set that the options name; see `sat_peft.data.sources.open_source`."""
+    from sat_peft.data.sources import open_source
+
+    outside = options.allow_outside
+    return open_source(options.data, root=options.data_root, allow_outside=outside, **source_options(options))
 
 
 def load(

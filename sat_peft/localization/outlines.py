@@ -29,12 +29,9 @@ def outlines(scores: np.ndarray, threshold: float, mask: np.ndarray) -> list[np.
     # One pixel more on every side, where the image has one: the line runs between the component and its neighbours.
     rows, columns = slice(max(0, top - 1), bottom + 2), slice(max(0, left - 1), right + 2)
     part, inside = scores[rows, columns].astype(np.float64), mask[rows, columns]
-    # Other components, mirrored at the threshold, and likewise a frame that closes the line at the image's border.
+    # Other components are mirrored at the threshold, and so is a frame that closes the line at the image's border.
+    part, inside = np.pad(part, 1, mode="edge"), np.pad(inside, 1)
     part = np.where(inside, part, np.minimum(part, 2 * threshold - part))
-    part = np.pad(part, 1, mode="edge")
-    frame = np.ones(part.shape, bool)
-    frame[1:-1, 1:-1] = False
-    part = np.where(frame, np.minimum(part, 2 * threshold - part), part)
     filled = contourpy.contour_generator(z=part, fill_type=contourpy.FillType.OuterOffset).filled(threshold, np.inf)
     polygons = []
     for points, offsets in zip(*filled, strict=True):

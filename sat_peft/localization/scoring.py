@@ -111,7 +111,7 @@ def localize(raw, *, protocol: str | Protocol, threshold=None, image_size=None) 
         image_size: (width, height) of the image, for protocols that score in the image's own pixels.
     """
     protocol = get_protocol(protocol)
-    extents = protocol.region.find(_foreground(raw, protocol, threshold, image_size))
+    extents = protocol.region.find(_foreground(raw, protocol, threshold, image_size)[1])
     size = protocol.evaluation_size(image_size)
     box = protocol.empty_box(size) if extents is None else protocol.to_boxes(extents, size)
     return np.array(box, dtype=np.float64)
@@ -136,7 +136,8 @@ def localize_all(
     check_min_area(min_area)
     protocol = _of_components(protocol)
     width, height = size = protocol.evaluation_size(image_size)
-    extents = components_by_size(_foreground(raw, protocol, threshold, image_size), min_area * width * height)
+    _, foreground, _ = _foreground(raw, protocol, threshold, image_size)
+    extents = components_by_size(foreground, min_area * width * height)
     boxes = protocol.to_boxes(extents, size) if len(extents) else [protocol.empty_box(size)]
     return np.array(boxes, dtype=np.float64)
 
@@ -156,8 +157,7 @@ def localize_masks(
     Raises:
         UsageError: a protocol that looks at contours.
     """
-    foreground = _foreground(raw, _of_components(protocol), threshold, image_size)
-    return component_masks(foreground, count) if foreground.any() else iter([np.ones(foreground.shape, bool)])
+    return _regions(_foreground(raw, _of_components(protocol), threshold, image_size)[1], count)
 
 
 def localize_polygons(
@@ -171,11 +171,12 @@ def localize_polygons(
     Args:
         raw, protocol, threshold, image_size, count: see `localize_masks`.
     """
-    settings = {"protocol": protocol, "threshold": threshold, "image_size": image_size}
-    masks = localize_masks(raw, count=count, **settings)
-    scores = to_score_map(raw, protocol=protocol, image_size=image_size)
-    value = resolve_threshold(threshold, get_protocol(protocol), None).value
-    return [outlines(scores, value, mask) for mask in masks]
+    scores, foreground, value = _foreground(raw, _of_components(protocol), threshold, image_size)
+    return [outlines(scores, value, mask) for mask in _regions(foreground, count)]
+
+
+def _regions(foreground: np.ndarray, count: int) -> Iterator[np.ndarray]:
+    return component_masks(foreground, count) if foreground.any() else iter([np.ones(foreground.shape, bool)])
 
 
 def _of_components(protocol: str | Protocol) -> Protocol:
@@ -192,14 +193,14 @@ def check_min_area(min_area: float) -> None:
         raise UsageError(f"min_area must be from 0 to 1, a share of the image, got {min_area}.")
 
 
-def _foreground(raw, protocol: Protocol, threshold, image_size) -> np.ndarray:
-    """(H, W) bool: where a map lies above the threshold, in evaluation pixels."""
+def _foreground(raw, protocol: Protocol, threshold, image_size) -> tuple[np.ndarray, np.ndarray, float]:
+    """The score map (H, W), where it lies above the threshold (H, W) bool, in evaluation pixels, and the threshold."""
     choice = resolve_threshold(threshold, protocol, None)
     if choice is None:
         raise UsageError("threshold is 'oracle'; one map has no best threshold without boxes. Give a number.")
     scores = to_score_map(raw, protocol=protocol, image_size=image_size)
     cuts, _ = protocol.foreground.cuts(np.array([choice.value]))
-    return protocol.foreground.levels(scores, cuts) > 0
+    return scores, protocol.foreground.levels(scores, cuts) > 0, choice.value
 
 
 def pixel_ap(
