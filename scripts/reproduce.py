@@ -1,11 +1,17 @@
-"""The paper's low-data results in miniature, on PartScenes and the nano ViT, within a given number of minutes.
+"""The paper's low-data results, on the embedded PartScenes or on your photographs, within a given number of minutes.
 
-    python scripts/reproduce.py --minutes 30 --output runs/reproduce
+    python scripts/reproduce.py --minutes 30                                       PartScenes and the nano ViT
+    python scripts/reproduce.py --data DIR --weights FILE --minutes 120            your images, a pretrained backbone
+    python scripts/reproduce.py --data DIR --experiments methods --seeds 3         only SAT beside the other methods
 
-Measures SAT against CAM, TS-CAM, attention rollout and the centre box; accuracy over shots and over trained parameters;
-the number K of spatial blocks; the loss without each of its terms; the area target; how the token starts and where it
-enters. Every cell is a run of recipes/few_shot.py in a folder of its own. All cells are measured with one seed before
-any gets another, and what has been measured before is not run again, so that another launch goes on. The results page,
+On PartScenes it measures SAT against CAM, TS-CAM, attention rollout and the centre box; accuracy over shots and over
+trained parameters; the number K of spatial blocks; the loss without each of its terms; the area target; how the token
+starts and where it enters. On other data, in their preset `photos`: SAT against these, class-token attention and
+TokenCut with 1, 5 and 10 images per class, on four rulers; the preset without each of its parts; trained parameters;
+image sizes; the area target.
+
+Every cell is a run of recipes/few_shot.py in a folder of its own. All cells are measured with one seed before any gets
+another, and what has been measured before is not run again, so that another launch goes on. The results page,
 OUTPUT/results.md with its plots, tells what has been measured so far and what it does and does not support.
 """
 
@@ -15,6 +21,8 @@ import importlib.util
 import statistics
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,12 +30,17 @@ from types import ModuleType
 
 import tyro
 
-from miniature import EXPERIMENTS, write_page
+from reproduction.bench import Bench, Experiment
+from reproduction.miniature import MINIATURE
+from reproduction.photographs import EXPERIMENTS, measure_rulers, needs_rulers, photographs
 from sat_peft.commands.command_line import run
-from sat_peft.data.splits import load_splits
-from sat_peft.errors import unknown_choice
-from sat_peft.options.presets import PART_SCENES, PRESETS
+from sat_peft.data.features import labels
+from sat_peft.data.options import DataOptions, data_options, load
+from sat_peft.data.splits import DataSplits
+from sat_peft.errors import UsageError, unknown_choice
+from sat_peft.options.presets import PART_SCENES, PRESETS, default_preset
 from sat_peft.runs.sweep import run_cells
+from sat_peft.training.experiment import settled
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "few_shot.py"
 # The first cell of a machine has no others to tell its time.
@@ -35,15 +48,19 @@ FIRST_GUESS = 120.0
 
 
 @dataclass(frozen=True)
-class Config:
-    output: Path = Path("runs/reproduce")
-    """Folder of the runs and of the results page."""
+class Config(DataOptions):
+    backbone: str | None = None
+    """Backbone of your images, as few_shot.py takes it; PartScenes have the nano ViT."""
+    weights: Path | None = None
+    """Weights of the backbone, instead of those from the hub."""
+    output: Path | None = None
+    """Folder of the runs and of the results page; by default runs/reproduce, for your images runs/reproduce-NAME."""
     minutes: float = 30
     """No cell is begun that would end after these; what is missing is left to the next launch."""
     seeds: int = 5
     """Runs of every cell, at most."""
-    experiments: tuple[str, ...] = tuple(EXPERIMENTS)
-    """Which to measure."""
+    experiments: tuple[str, ...] = ()
+    """Experiments to measure, by name; all of them by default."""
     cells: tuple[str, ...] = ()
     """Only these of their cells, by the name of the folder, say to give some of them more seeds."""
     threads: int | None = None
@@ -59,43 +76,95 @@ def load_recipe() -> ModuleType:
     return module
 
 
-def cell_config(recipe: ModuleType, options: dict, *, seed: int, threads: int | None):
-    """The recipe's configuration of a cell: the settings for PartScenes, but for the cell's own options."""
-    return recipe.Config(seed=seed, threads=threads, **(PRESETS["few_shot"][PART_SCENES] | options))
+def cell_config(recipe: ModuleType, config: Config, options: dict, *, seed: int):
+    """The recipe's configuration of a cell: the preset of the data, but for the cell's own options."""
+    backbone = {} if config.data == PART_SCENES else {"backbone": config.backbone, "weights": config.weights}
+    shared = vars(data_options(config)) | backbone | {"seed": seed, "threads": config.threads}
+    return settled(recipe.Config(**(PRESETS["few_shot"][default_preset(config.data)] | shared | options)))
 
 
-def main(config: Config) -> None:
-    start = time.monotonic()
-    for name in config.experiments:
-        if name not in EXPERIMENTS:
-            raise unknown_choice("experiment", name, EXPERIMENTS)
-    recipe = load_recipe()
-    cells: dict[str, dict] = {}
-    for experiment in config.experiments:
-        cells |= EXPERIMENTS[experiment].cells
+def chosen_cells(config: Config, experiments: Mapping[str, Experiment]) -> dict[str, dict]:
+    """Options by the name of the cell, of the experiments and cells that were asked for.
+
+    Raises:
+        UsageError: a name that there is not.
+    """
+    names = config.experiments or tuple(experiments)
+    for name in names:
+        if name not in experiments:
+            raise unknown_choice("experiment", name, experiments)
+    cells = {cell: options for name in names for cell, options in experiments[name].cells.items()}
     for name in config.cells:
         if name not in cells:
             raise unknown_choice("cell", name, cells)
-    data = load_splits("part_scenes")
-    durations: list[float] = []
+    return {name: options for name, options in cells.items() if not config.cells or name in config.cells}
+
+
+def within_shots(cells: dict[str, dict], data: DataSplits) -> dict[str, dict]:
+    """The cells for which every class has enough training images; the others are told."""
+    images = Counter(labels(data.splits["train"]).tolist())
+    least = min(images.values())
+    shots = {name: options.get("shots", (1,))[0] for name, options in cells.items()}
+    short = [name for name in cells if shots[name] != "all" and shots[name] > least]
+    if short:
+        print(f"Left out, since a class has {least} training images: {', '.join(short)}.")
+    return {name: options for name, options in cells.items() if name not in short}
+
+
+class Budget:
+    """Minutes in which no step is begun that would not end in them, as far as the earlier ones tell."""
+
+    def __init__(self, minutes: float):
+        self._end = time.monotonic() + 60 * minutes
+        self._durations: list[float] = []
+
+    def spend(self, step: Callable[[], None]) -> bool:
+        """Takes a step if there is time for it; whether it did."""
+        expected = statistics.median(self._durations) if self._durations else FIRST_GUESS
+        start = time.monotonic()
+        if start + expected > self._end:
+            return False
+        step()
+        self._durations.append(time.monotonic() - start)
+        return True
+
+
+def main(config: Config) -> None:
+    embedded = config.data == PART_SCENES
+    if embedded and (config.backbone or config.weights):
+        raise UsageError("PartScenes are measured with the embedded nano ViT; --backbone and --weights go with --data.")
+    cells = chosen_cells(config, MINIATURE.experiments if embedded else EXPERIMENTS)
+    recipe = load_recipe()
+    example = cell_config(recipe, config, {}, seed=0)  # What is wrong with the backbone's options is told at once.
+    data = load(config)
+    name = Path(config.data_root or config.data).name
+    output = config.output or Path("runs/reproduce" if embedded else f"runs/reproduce-{name}")
+    bench = MINIATURE if embedded else photographs(name, example.backbone, len(data.splits["test"]))
+    cells = within_shots(cells, data)
+    output.mkdir(parents=True, exist_ok=True)
+    measure_cells(config, bench, cells, output, recipe, data)
+    bench.write_page(output)
+    print(f"\n{(output / 'results.md').read_text(encoding='utf-8')}\nWritten to {output / 'results.md'}")
+
+
+def measure_cells(
+    config: Config, bench: Bench, cells: dict[str, dict], output: Path, recipe: ModuleType, data: DataSplits
+) -> None:
+    """Runs the cells seed by seed as long as there is time, and keeps the page up to date."""
     run_cell = partial(recipe.run_cell, read_data=lambda say: data)
+    runs, rulers = Budget(config.minutes), Budget(config.minutes)
     for seed in range(config.seeds):
         for name, options in cells.items():
-            if config.cells and name not in config.cells:
-                continue
             place = f"{name}/seed-{seed}"
-            expected = statistics.median(durations) if durations else FIRST_GUESS
-            finished = (config.output / place / "results.json").exists()
-            if not finished and time.monotonic() - start + expected > 60 * config.minutes:
-                continue
-            before = time.monotonic()
-            cell = cell_config(recipe, options, seed=seed, threads=config.threads)
-            run_cells(config.output, {place: cell}, run_cell)
-            if not finished:
-                durations.append(time.monotonic() - before)
-                write_page(config.output)
-    write_page(config.output)
-    print(f"\n{(config.output / 'results.md').read_text(encoding='utf-8')}\nWritten to {config.output / 'results.md'}")
+            cell = {place: cell_config(recipe, config, options, seed=seed)}
+            if (output / place / "results.json").exists():
+                run_cells(output, cell, run_cell)  # Holds the folder's settings to those of today.
+            elif runs.spend(partial(run_cells, output, cell, run_cell)):
+                bench.write_page(output)
+        for name in cells if bench.measure_rulers else ():
+            folder = output / f"{name}/seed-{seed}"
+            if needs_rulers(folder) and rulers.spend(partial(measure_rulers, folder, threads=config.threads)):
+                bench.write_page(output)
 
 
 if __name__ == "__main__":

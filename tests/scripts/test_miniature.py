@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from miniature import EXPERIMENTS, write_page
+from reproduction.miniature import MINIATURE
 from sat_peft.options.regimes import DEFAULT_REGIME, REGIMES
 
 
@@ -25,7 +25,7 @@ def page(tmp_path):
                 place = tmp_path / cell / f"seed-{seed}"
                 place.mkdir(parents=True, exist_ok=True)
                 (place / "results.json").write_text(json.dumps(measured))
-        write_page(tmp_path)
+        MINIATURE.write_page(tmp_path)
         return (tmp_path / "results.md").read_text(encoding="utf-8")
 
     write.folder = tmp_path
@@ -33,10 +33,10 @@ def page(tmp_path):
 
 
 def test_every_cell_has_a_title():
-    for experiment in EXPERIMENTS.values():
+    for experiment in MINIATURE.experiments.values():
         assert len(experiment.cells) == len(experiment.titles)
-    assert set(EXPERIMENTS["regimes"].titles) == set(REGIMES)
-    assert list(REGIMES).index(DEFAULT_REGIME) == list(EXPERIMENTS["regimes"].cells).index("shots-1")
+    assert set(MINIATURE.experiments["regimes"].titles) == set(REGIMES)
+    assert list(REGIMES).index(DEFAULT_REGIME) == list(MINIATURE.experiments["regimes"].cells).index("shots-1")
 
 
 def test_what_sat_beats_and_what_beats_sat_is_said(page):
