@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -118,6 +119,24 @@ def kill_at(moment: int, folder: Path) -> None:
 changes: dict[str, Callable[[], int]] = {}
 
 
+def with_modules(call: Callable[[], object], file: Path) -> Callable[[], object]:
+    """`call`, after which the names of all modules are written to `file`."""
+
+    def recorded() -> None:
+        call()
+        file.write_text("\n".join(sys.modules))
+
+    return recorded
+
+
+def import_modules(file: Path) -> None:
+    """Imports the modules that `file` names, so that no child has to: that took most of its time."""
+    for name in file.read_text().splitlines():
+        # Some are attributes of others, and none is needed.
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+
+
 def forked(call: Callable[[], object], moment: int, folder: Path, log: Path) -> tuple[int, int]:
     """(exit status, changes of files) of `call`, which writes `folder`, in a child that is killed at `moment`."""
     # A place of their own: what earlier processes left in the machine's is removed in time, and would be counted too.
@@ -213,9 +232,11 @@ def survive(names: list[str], moments: Callable[[int], list[int]]) -> Iterator[t
         folder = Path(place)
         prepare(folder)
         run = folder / "run"
-        status, _ = forked(command("few_shot", folder, run, None), 0, run, folder / "log.txt")
+        modules = folder / "modules.txt"
+        status, _ = forked(with_modules(command("few_shot", folder, run, None), modules), 0, run, folder / "log.txt")
         if status:
             raise SystemExit((folder / "log.txt").read_text())
+        import_modules(modules)
         for name in names:
             yield name, campaign(name, folder, run, moments)
 

@@ -1,14 +1,13 @@
 """Training in two processes through Accelerate: the gradients of one, every image once, the same steps for all."""
 
-import os
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
 from peft import get_peft_model
+from processes import Crash, run_processes
 from timm.models.vision_transformer import VisionTransformer
 from torch import distributed, nn
 from torch.distributed.fsdp import fully_shard
@@ -137,19 +136,14 @@ def _work(folder: Path) -> None:
 def processes(tmp_path_factory) -> list[dict]:
     """What each process found."""
     folder = tmp_path_factory.mktemp("processes")
-    # `accelerate launch --cpu` starts one process whatever --num_processes says; torchrun starts two.
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(PROCESSES)]
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
-    command = [*launch, __file__, str(folder)]
     # Gathering over gloo on CPUs has crashed in native code, once in many runs. Only such a crash, no Python error, is
-    # tried again; the fault handler tells its place.
-    for _ in range(2):
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
-        if "SIGSEGV" not in run.stderr:
-            break
-        print(run.stderr)
-    assert run.returncode == 0, run.stderr
+    # tried again.
+    try:
+        run_processes(_work, folder, processes=PROCESSES)
+    except Crash as crash:
+        if crash.status != -signal.SIGSEGV:
+            raise
+        run_processes(_work, folder, processes=PROCESSES)
     return [torch.load(folder / f"{process}.pt", weights_only=True) for process in range(PROCESSES)]
 
 
@@ -216,7 +210,3 @@ def test_processes_see_the_images_and_views_of_one(processes):
     for part in ("rows", "seeds"):
         dealt = torch.stack([process[part][:2] for process in processes], dim=1).flatten()
         assert dealt[:6].tolist() == torch.cat([batch[part] for batch in alone])[:6].tolist()
-
-
-if __name__ == "__main__":
-    _work(Path(sys.argv[1]))

@@ -2,10 +2,8 @@
 
 import importlib.util
 import json
-import os
 import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,10 +11,12 @@ import numpy as np
 import pytest
 import timm
 from PIL import Image
+from processes import run_processes
 from safetensors.torch import save_file
 from tiny_run import write_weights
 
 from sat_peft.commands import evaluate as command
+from sat_peft.cpu import join_processes
 from sat_peft.data import splits
 from sat_peft.data.scenes import NOVEL_CLASSES, render_scene, scene_seed
 from sat_peft.errors import UsageError
@@ -382,21 +382,16 @@ def test_user_errors_exit_with_status_2(arguments, message, monkeypatch, capsys)
     assert message in capsys.readouterr().err
 
 
+def _evaluate_in_a_process(output: Path, options: dict) -> None:
+    join_processes()
+    command.main(command.Config(output=output, bootstrap=20, threads=1, **options))
+
+
 def test_two_processes_find_exactly_what_one_finds(run, tmp_path):
     """Nine images in batches of two: the last batches are padded, and what is padded must not count."""
     options = {"run": run, "eval_batch_size": 2, "baselines": ("cam",), "threshold_source": "unsupervised"}
     evaluate(tmp_path / "one", **options)
-    # `accelerate launch --cpu` starts one process whatever --num_processes says; torchrun starts two.
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--"]
-    arguments = ["--run", run, "--output", tmp_path / "two", "--eval-batch-size", 2, "--bootstrap", 20, "--threads", 1]
-    arguments += ["--baselines", "cam", "--threshold-source", "unsupervised"]
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    subprocess.run(
-        [*launcher, ROOT / "recipes" / "evaluate.py", *map(str, arguments)],
-        check=True,
-        env=os.environ | {"PYTHONPATH": paths},
-        stdout=subprocess.DEVNULL,
-    )
+    run_processes(_evaluate_in_a_process, tmp_path / "two", options)
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert names == sorted(path.name for path in (tmp_path / "two").iterdir())
     for name in names:

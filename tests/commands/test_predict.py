@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from processes import run_processes
 from tiny_run import CLASSES, THRESHOLD, write_run
 
 from sat_peft.commands import predict
 from sat_peft.commands.console import main as console
+from sat_peft.cpu import join_processes
 from sat_peft.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("threads")
@@ -75,16 +77,18 @@ def test_launched_recipe_writes_into_the_run_and_says_what_it_did(run, photos):
     assert "predicting" in done.stderr
 
 
+def _predict_in_a_process(config: predict.Config) -> None:
+    join_processes()
+    predict.main(config)
+
+
 @pytest.mark.slow
 def test_two_processes_share_the_images_and_give_the_same_file(run, photos, tmp_path):
     for number in range(9):
         Image.effect_noise((30 + number, 40), 90).convert("RGB").save(photos / "ant" / f"{number}.png")
     options = {"run": run, "num_workers": 0, "batch_size": 2, "formats": ("jsonl",)}
     predict.main(predict.Config(paths=(str(photos),), output=tmp_path / "one", **options))
-    arguments = ("--run", run, "--num-workers", 0, "--batch-size", 2, "--formats", "jsonl")
-    command = launch(photos, *arguments, "--output", tmp_path / "two", processes=2)
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    run_processes(_predict_in_a_process, predict.Config(paths=(str(photos),), output=tmp_path / "two", **options))
     assert {path.name for path in (tmp_path / "two").glob("journal-*")} == {"journal-0.jsonl", "journal-1.jsonl"}
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert [(row["image_id"], row["boxes"]) for row in one] == [(row["image_id"], row["boxes"]) for row in two]

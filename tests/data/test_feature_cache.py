@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
+from processes import run_processes
 from tiny_cache import COUNT, VIEW_BYTES, Counting, create_model, create_source, write_images
 
 from sat_peft import FrozenTokens
@@ -307,18 +309,14 @@ PROGRAM = """
     from sat_peft.data.feature_cache import open_feature_cache
 
     model = create_model()
-    batches = 0
 
     def slow(images):
-        global batches
-        batches += 1
         print("batch", flush=True)
         time.sleep({seconds})
         return model.base_model.frozen_tokens(images).tokens
 
     source = create_source(write_images(Path({images!r})), model, compute=slow)
-    rows = open_feature_cache(Path({folder!r}), source, say=lambda text: print(text, flush=True))
-    print("batches", batches, rows.tokens.sum(dtype="float64"), flush=True)
+    open_feature_cache(Path({folder!r}), source)
 """
 
 
@@ -350,15 +348,26 @@ def test_after_a_kill_the_next_one_builds_it(dataset, folder, tmp_path):
     assert not leftovers(folder)
 
 
+def _build_slowly(folder: Path, images: Path) -> tuple[int, float]:
+    """Batches that were computed, and the sum of all values."""
+    model, batches = create_model(), []
+
+    def slow(images):
+        batches.append(len(images))
+        time.sleep(0.5)
+        return model.base_model.frozen_tokens(images).tokens
+
+    rows = open_feature_cache(folder, create_source(write_images(images), model, compute=slow))
+    return len(batches), float(rows.tokens.sum(dtype="float64"))
+
+
 @pytest.mark.slow
-def test_two_processes_build_it_once(dataset, folder, tmp_path):
-    processes = [start(folder, tmp_path / "images", seconds=0.5) for _ in range(2)]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    ends = [output.splitlines()[-1].split() for output in outputs]
-    assert ends[0][2] == ends[1][2]
+@pytest.mark.usefixtures("dataset")
+def test_two_processes_build_it_once(folder, tmp_path):
+    (one, first), (two, second) = run_processes(_build_slowly, folder, tmp_path / "images", group=False)
+    assert first == second
     # One batch to know the shape and five of 18 views, against one to check; whoever came second may have waited.
-    assert sorted(int(end[1]) for end in ends) == [1, 6]
+    assert sorted((one, two)) == [1, 6]
 
 
 def test_epochs_take_all_views_in_turn(dataset, folder):

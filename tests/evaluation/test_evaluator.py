@@ -2,10 +2,6 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from datasets import Dataset, concatenate_datasets
 from PIL import Image
+from processes import run_processes
 
 from sat_peft.backbones import DataConfig
 from sat_peft.data.features import localization_features
@@ -193,30 +190,7 @@ def figures(evaluation: Evaluation) -> dict:
     return {"result": result.to_dict(), "records": records, "images": images}
 
 
-@pytest.mark.slow
-def test_two_processes_give_exactly_the_figures_of_one(accelerator, tmp_path):
-    alone = evaluate(
-        brightness, loader(spots(ODD), batch_size=2), accelerator, protocol="original", threshold="oracle", bootstrap=20
-    )
-    # accelerate launch --cpu starts one process whatever --num_processes says; torchrun starts two.
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    run = subprocess.run(
-        [*launch, __file__, str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    processes = [json.loads(file.read_text()) for file in sorted(tmp_path.iterdir())]
-    assert [process["scored"] for process in processes] == [4, 4]
-    for process in processes:
-        assert process["figures"] == json.loads(json.dumps(figures(alone)))
-
-
-def _evaluate_in_a_launched_process(folder: Path) -> None:
+def _evaluate_in_a_process() -> dict:
     accelerator = Accelerator(cpu=True)
     scored = 0
 
@@ -227,13 +201,19 @@ def _evaluate_in_a_launched_process(folder: Path) -> None:
 
     test = accelerator.prepare(loader(spots(ODD), batch_size=2))
     evaluation = evaluate(counted, test, accelerator, protocol="original", threshold="oracle", bootstrap=20)
-    result = {"scored": scored, "figures": figures(evaluation)}
-    (folder / f"{accelerator.process_index}.json").write_text(json.dumps(result))
     accelerator.end_training()
+    return {"scored": scored, "figures": json.dumps(figures(evaluation))}
 
 
-if __name__ == "__main__":
-    _evaluate_in_a_launched_process(Path(sys.argv[1]))
+@pytest.mark.slow
+def test_two_processes_give_exactly_the_figures_of_one(accelerator):
+    alone = evaluate(
+        brightness, loader(spots(ODD), batch_size=2), accelerator, protocol="original", threshold="oracle", bootstrap=20
+    )
+    processes = run_processes(_evaluate_in_a_process)
+    assert [process["scored"] for process in processes] == [4, 4]
+    for process in processes:
+        assert process["figures"] == json.dumps(figures(alone))
 
 
 def test_maps_of_nan_and_images_without_a_box_are_remarked(accelerator):

@@ -1,9 +1,6 @@
 """What a recipe leaves for the report: a record for every image, pictures for a bounded number, whole files."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
+from processes import run_processes
 from run_folders import CLASSES, SIZE, evaluated, left_half, loader
 
 from sat_peft.evaluation.figures import MAIN_FIGURES
@@ -203,21 +201,7 @@ def test_new_gallery_replaces_the_old_one_and_what_a_killed_run_left(tmp_path):
     assert len(records(tmp_path)) == len(list((tmp_path / "gallery").glob("*.jpg"))) == 2
 
 
-@pytest.mark.slow
-def test_two_processes_write_the_gallery_of_one(tmp_path):
-    """Seven images in batches of two: the sharding repeats one to make both shares equally long."""
-    write(tmp_path / "one", 7, batch_size=2, max_pictures=4)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    paths = os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "helpers")])
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    command = [*launch, __file__, str(tmp_path / "two")]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert run.returncode == 0, run.stderr
-    one, two = ({p.name: p.read_bytes() for p in (tmp_path / n / "gallery").iterdir()} for n in ("one", "two"))
-    assert one == two
-
-
-def _write_in_a_launched_process(folder: Path) -> None:
+def _write_in_a_process(folder: Path) -> None:
     accelerator = Accelerator(cpu=True)
     test_loader = accelerator.prepare(loader(7, batch_size=2))
     pictures = MapPictures()
@@ -225,5 +209,10 @@ def _write_in_a_launched_process(folder: Path) -> None:
     write_gallery(folder, pictures, test_loader, evaluation, accelerator, protocol="original", max_pictures=4)
 
 
-if __name__ == "__main__":
-    _write_in_a_launched_process(Path(sys.argv[1]))
+@pytest.mark.slow
+def test_two_processes_write_the_gallery_of_one(tmp_path):
+    """Seven images in batches of two: the sharding repeats one to make both shares equally long."""
+    write(tmp_path / "one", 7, batch_size=2, max_pictures=4)
+    run_processes(_write_in_a_process, tmp_path / "two")
+    one, two = ({p.name: p.read_bytes() for p in (tmp_path / n / "gallery").iterdir()} for n in ("one", "two"))
+    assert one == two

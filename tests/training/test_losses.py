@@ -1,14 +1,11 @@
 """The loss terms against direct transcriptions, their errors, and training in several processes."""
 
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
+from processes import run_processes
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from sat_peft import SatLoss, SatOutput
 from sat_peft.errors import UsageError
@@ -113,60 +110,54 @@ def test_wrong_settings_are_named(arguments, message):
         SatLoss(**arguments)
 
 
-WORKER = """
-    import sys
-    import torch
-    from torch import distributed, nn
-    from torch.nn.parallel import DistributedDataParallel
-    from sat_peft import SatLoss, SatOutput
+class TwoLayers(nn.Module):
+    """Logits and maps of rows of six numbers."""
 
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.classify, self.locate = nn.Linear(6, 5), nn.Linear(6, 20)
+    def __init__(self):
+        super().__init__()
+        self.classify, self.locate = nn.Linear(6, 5), nn.Linear(6, 20)
 
-        def forward(self, x):
-            return SatOutput(logits=self.classify(x), maps=self.locate(x).sigmoid().unflatten(1, (4, 5)))
+    def forward(self, x):
+        return SatOutput(logits=self.classify(x), maps=self.locate(x).sigmoid().unflatten(1, (4, 5)))
 
-    def run(rank, world_size, sizes, store):
-        torch.manual_seed(0)
-        model, x, labels = Model(), torch.randn(sum(sizes), 6), torch.arange(sum(sizes)) % 5
-        start = sum(sizes[:rank])
-        part = slice(start, start + sizes[rank]) if world_size > 1 else slice(None)
-        if world_size > 1:
-            distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
-            model = DistributedDataParallel(model)
-        loss = SatLoss(area_target=0.9, label_smoothing=0.1)(model(x[part]), labels[part])
-        loss.total.backward()
+
+def _loss_and_gradients(sizes: list[int], rank: int | None = None) -> tuple[dict, int]:
+    """Gradients and loss terms, as lists, of one process with all rows or of one of several; and its number of rows."""
+    torch.manual_seed(0)
+    model, x, labels = TwoLayers(), torch.randn(sum(sizes), 6), torch.arange(sum(sizes)) % 5
+    part = slice(None)
+    if rank is not None:
+        part = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+        model = DistributedDataParallel(model)
+    loss = SatLoss(area_target=0.9, label_smoothing=0.1)(model(x[part]), labels[part])
+    loss.total.backward()
+    model = getattr(model, "module", model)
+    if not rank:
         with torch.no_grad():
             # Evaluation is local: one process alone may call the loss without waiting for the others.
-            local = SatLoss(0.9)(getattr(model, "module", model)(x[part]), labels[part]) if rank == 0 else None
-        result = {name: p.grad for name, p in getattr(model, "module", model).named_parameters()}
-        return result | {f"loss_{k}": v.detach() for k, v in loss._asdict().items()} | {"n": torch.tensor(len(x[part]))}
-
-    if __name__ == "__main__":
-        rank, store, sizes = int(sys.argv[1]), sys.argv[2], [int(s) for s in sys.argv[3].split(",")]
-        torch.save(run(0, 1, sizes, store), f"{store}.single{rank}")  # before there is a process group
-        torch.save(run(rank, len(sizes), sizes, store), f"{store}.{rank}")
-        distributed.destroy_process_group()
-"""
+            SatLoss(0.9)(model(x[part]), labels[part])
+    found = {name: parameter.grad.tolist() for name, parameter in model.named_parameters()}
+    return found | {f"loss_{name}": value.item() for name, value in loss._asdict().items()}, len(x[part])
 
 
-@pytest.mark.parametrize("sizes", ["4,4", "5,2"])
-def test_two_processes_give_the_gradients_and_losses_of_one(sizes, tmp_path):
-    script, store = tmp_path / "worker.py", tmp_path / "store"
-    script.write_text(textwrap.dedent(WORKER))
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    workers = [
-        subprocess.Popen([sys.executable, script, str(rank), store, sizes], env=environment) for rank in range(2)
-    ]
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
-    single = torch.load(f"{store}.single0", weights_only=True)
-    for rank in range(2):
-        found = torch.load(f"{store}.{rank}", weights_only=True)
-        assert found.pop("n") == int(sizes.split(",")[rank])
+def _train_in_a_process(sizes: list[int]) -> tuple[dict, int]:
+    distributed.init_process_group("gloo")
+    found = _loss_and_gradients(sizes, distributed.get_rank())
+    distributed.destroy_process_group()
+    return found
+
+
+@pytest.mark.parametrize("sizes", [[4, 4], [5, 2]])
+def test_two_processes_give_the_gradients_and_losses_of_one(sizes):
+    expected, _ = _loss_and_gradients(sizes)
+    for (found, rows), size in zip(run_processes(_train_in_a_process, sizes), sizes, strict=True):
+        assert rows == size
+        assert found.keys() == expected.keys()
         for name, value in found.items():
-            torch.testing.assert_close(value, single[name], rtol=1e-6, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+            given = torch.tensor(expected[name])
+            torch.testing.assert_close(
+                torch.tensor(value), given, rtol=1e-6, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+            )
 
 
 def two_sides(area: float, images: int = 2) -> tuple[torch.Tensor, torch.Tensor]:

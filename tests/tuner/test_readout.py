@@ -1,13 +1,14 @@
 """The class readout: maps refined and classes told by discriminants that are fitted, not trained."""
 
 import json
-import multiprocessing
 
 import pytest
 import torch
 from peft import get_peft_model
+from processes import run_processes
 from safetensors.torch import load_file, save_file
 from tiny_backbones import BACKBONES, create, create_plain, images_for
+from torch import distributed
 
 from sat_peft import SatConfig, fit_class_readout, load_adapter, save_adapter
 from sat_peft.errors import UsageError
@@ -169,29 +170,20 @@ def test_no_images_at_all_are_refused():
         fit_class_readout(adapted(create_plain()), [])
 
 
-def _fit_a_share(rank: int, world_size: int, store: str, results) -> None:
-    from torch import distributed
-
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
+def _fit_a_share() -> list:
+    distributed.init_process_group("gloo")
+    rank, processes = distributed.get_rank(), distributed.get_world_size()
     images = images_for(create_plain(), batch=6)
     model = adapted(create_plain())
-    share = slice(rank, None, world_size)
+    share = slice(rank, None, processes)
     fit_class_readout(model, [(images[share], LABELS[share])])
-    results.put((rank, model(images).logits.tolist()))
     distributed.destroy_process_group()
+    return model(images).logits.tolist()
 
 
-def test_processes_with_a_share_each_come_to_the_same(tmp_path):
+def test_processes_with_a_share_each_come_to_the_same():
     images = images_for(create_plain(), batch=6)
     expected = fitted(create_plain(), images)(images).logits
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    workers = [context.Process(target=_fit_a_share, args=(r, 2, str(tmp_path / "store"), results)) for r in range(2)]
-    for worker in workers:
-        worker.start()
-    found = dict(results.get(timeout=120) for _ in workers)
-    for worker in workers:
-        worker.join()
+    found = run_processes(_fit_a_share)
     assert found[0] == found[1]
     torch.testing.assert_close(torch.tensor(found[0]), expected, rtol=1e-4, atol=1e-4)
