@@ -1,4 +1,4 @@
-"""The one exception type for mistakes that the user of the package can mend."""
+"""Exceptions for what the user of the package can mend: mistakes, and packages that are not installed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,19 @@ class UsageError(ValueError):
         if message.startswith(f"Caught {type(self).__name__} in "):
             message = message.rpartition(f"\n{type(self).__module__}.{type(self).__qualname__}: ")[2].rstrip("\n")
         super().__init__(message)
+
+
+class MissingPackages(ImportError):
+    """Packages of an extra are not installed.
+
+    Args:
+        what: what needs them.
+        names: names that cannot be imported.
+        extra: extra of setup.cfg that has them.
+    """
+
+    def __init__(self, what: str, names: Iterable[str], *, extra: str):
+        super().__init__(f"{what} need {', '.join(names)}, not installed here: pip install 'sat_peft[{extra}]'.")
 
 
 def unknown_choice(what: str, value: object, choices: Iterable[str]) -> UsageError:

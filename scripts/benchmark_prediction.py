@@ -55,7 +55,8 @@ def prepare(arguments: argparse.Namespace):
 
     from sat_peft import Localizer
     from sat_peft.cpu import keep_freed_memory, set_cpu_threads
-    from sat_peft.prediction import find_images, predict
+    from sat_peft.prediction.inputs import find_images
+    from sat_peft.prediction.predict import predict
 
     accelerator = Accelerator()
     if accelerator.device.type == "cpu":

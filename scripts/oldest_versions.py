@@ -19,7 +19,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("export", "cvat", "supervision", "test")
+EXTRAS = ("recipes", "export", "cvat", "supervision", "test")
 
 
 def oldest_versions(setup: Path = ROOT / "setup.cfg") -> list[str]:

@@ -80,7 +80,7 @@ def test_wheel_holds_the_package_the_recipes_and_the_command(wheel):
         assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"sat_peft"}
         assert "sat_peft/py.typed" in names
         [points] = [name for name in names if name.endswith("entry_points.txt")]
-        assert b"sat-peft = sat_peft.commands.console:main" in archive.read(points)
+        assert b"sat-peft = sat_peft.__main__:main" in archive.read(points)
 
 
 @pytest.mark.parametrize("form", ["checkout", "sdist", "installed"])

@@ -105,15 +105,15 @@ def main(config: Config) -> None:
 
     from sat_peft import Localizer
     from sat_peft.cpu import prepare_cpu
-    from sat_peft.prediction import (
-        check_prediction_folder,
+    from sat_peft.prediction.folder import check_prediction_folder
+    from sat_peft.prediction.inputs import (
         data_set_images,
         data_set_labels,
         find_images,
         folder_labels,
         known_folder_labels,
-        predict,
     )
+    from sat_peft.prediction.predict import predict
     from sat_peft.runs.restore import trained_from_run
 
     trained, output = config.trained_folder(), config.output_folder(config.output, "predictions")

@@ -134,7 +134,7 @@ def _train(config: Config, images: Path, run: Path) -> None:
 
 def _all_labelled(images: Path, run: Path) -> bool:
     """Whether every image lies in a folder that is named like a class of the trained run."""
-    from sat_peft.prediction import find_images, known_folder_labels
+    from sat_peft.prediction.inputs import find_images, known_folder_labels
     from sat_peft.runs.restore import trained_from_run
 
     trained = trained_from_run(run)

@@ -12,7 +12,8 @@ from tiny_run import write_run
 
 from sat_peft import Localization, Localizer
 from sat_peft.errors import UsageError
-from sat_peft.prediction import find_images, predict
+from sat_peft.prediction.inputs import find_images
+from sat_peft.prediction.predict import predict
 
 
 def found(multi: bool = True) -> Localization:

@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from sat_peft.data.features import localization_features
 from sat_peft.errors import UsageError
-from sat_peft.prediction import data_set_images, data_set_labels, find_images, folder_labels, known_folder_labels
+from sat_peft.prediction.inputs import data_set_images, data_set_labels, find_images, folder_labels, known_folder_labels
 
 
 @pytest.fixture

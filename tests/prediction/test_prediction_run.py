@@ -14,8 +14,9 @@ from tiny_run import CLASSES, THRESHOLD, write_run
 from sat_peft import Localizer
 from sat_peft.errors import UsageError
 from sat_peft.formats import FORMATS
-from sat_peft.prediction import find_images, folder_labels, pictures, predict
-from sat_peft.prediction.predict import _read_sample
+from sat_peft.prediction import pictures
+from sat_peft.prediction.inputs import find_images, folder_labels
+from sat_peft.prediction.predict import _read_sample, predict
 
 
 @pytest.fixture(scope="module")
