@@ -121,7 +121,9 @@ def main(config: Config) -> None:
     of_data += source_options(config)
     if config.data is None and (of_data or config.classes == "data"):
         flags = [f"--{name.replace('_', '-')}" for name in of_data] or ["--classes data"]
-        raise UsageError(f"{', '.join(flags)}: of a data set; name it with --data.")
+        raise UsageError(
+            f"{', '.join(flags)} goes with a data set, and none is named. Name it with --data, or leave the option out."
+        )
     if config.data is not None and (config.paths or config.classes == "folder"):
         raise UsageError("image files and --classes folder do not go with --data; leave out one of them.")
     if config.flat and config.no_flat:

@@ -33,6 +33,7 @@ class Experiment:
         verdict: sentences about the points that were measured, by name of the cell.
         methods: whether the table shows the other methods too.
         plot: writes a picture of the points, or None; and its file name.
+        least: how many of the cells have to be measured before there is anything to compare.
     """
 
     question: str
@@ -42,6 +43,7 @@ class Experiment:
     verdict: Callable[[Mapping[str, Point]], list[str]]
     methods: bool = False
     plot: tuple[str, Callable] | None = None
+    least: int = 2
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def _section(experiment: Experiment, folder: Path) -> list[str]:
         ]
         if results:
             points[name] = gather_point(title, results)
-    if len(points) < min(2, len(titles)):
+    if len(points) < min(experiment.least, len(titles)):
         return []  # Nothing to compare yet.
     missing = [titles[name] for name in titles if name not in points]
     section = [f"## {experiment.question}", *experiment.verdict(points)]

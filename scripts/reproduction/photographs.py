@@ -144,6 +144,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "shots",
         methods_verdict,
         methods=True,
+        least=1,
     ),
     "shots": Experiment(
         "How few images are enough?",

@@ -182,8 +182,8 @@ def test_a_data_set_with_its_own_classes(run, tmp_path, capsys):
     ("changes", "words"),
     [
         ({"data": "part_scenes"}, "image files and --classes folder do not go with --data"),
-        ({"data_root": Path("x")}, "--data-root: of a data set; name it with --data"),
-        ({"year": "2012", "keep_difficult": True}, "--keep-difficult, --year: of a data set; name it with --data"),
+        ({"data_root": Path("x")}, "--data-root goes with a data set, and none is named. Name it with --data"),
+        ({"year": "2012", "keep_difficult": True}, "--keep-difficult, --year goes with a data set, and none is named"),
         ({"classes": "data"}, "name it with --data"),
         ({"paths": ()}, "name at least one image file"),
         ({"run": None}, "either a run folder with --run or an adapter"),

@@ -1,5 +1,7 @@
 """The page on photographs says by how much SAT is above and below the others, and on which ruler."""
 
+import json
+
 import pytest
 
 from reproduction.photographs import methods_verdict, needs_rulers, photographs, rulers
@@ -50,3 +52,13 @@ def test_the_page_says_what_the_figures_are_of(tmp_path):
     assert page.startswith(
         "# SAT on birds\n\nPreset `photos` on the frozen `vit_small_patch14_dinov2`, 350 test images"
     )
+
+
+def test_one_number_of_shots_is_a_comparison_of_methods_already(tmp_path):
+    place = tmp_path / "shots-1" / "seed-0"
+    place.mkdir(parents=True)
+    (place / "results.json").write_text(json.dumps(run(sat=(56.0, 47.0), cam=(46.0, 27.0))))
+    photographs("birds", "deit_small", 350).write_page(tmp_path)
+    page = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "1 image per class: SAT 56.0 GT-known Loc, against CAM +10.0 points." in page
+    assert "How few images are enough?" not in page

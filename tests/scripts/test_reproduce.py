@@ -81,6 +81,7 @@ def test_photographs_become_a_page_that_another_launch_goes_on_with(tmp_path, ca
     assert set(results) == {"sat", "cam", "tscam", "rollout", "class_attention", "tokencut", "centre_box"}
     assert page.startswith("# SAT on birds\n\nPreset `photos` on the frozen `test_vit`, 9 test images")
     assert "## On which ruler?" in page
+    assert "1 image per class: SAT classifies" in page
     assert str(tmp_path) not in page
 
     written = (output / "shots-1/seed-0/results.json").stat().st_mtime_ns
