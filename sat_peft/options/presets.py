@@ -54,7 +54,7 @@ _PHOTOS = {
     "separation_weight": 2.0,
     "border_weight": 2.0,
     "tta": "flip",
-    "baselines": ("cam", "rollout", "centre_box"),
+    "baselines": ("cam", "rollout", "class_attention", "centre_box"),
 }
 
 PART_SCENES, PHOTOS = "part_scenes", "photos"

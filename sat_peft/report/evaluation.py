@@ -18,6 +18,7 @@ from pathlib import Path
 from sat_peft.errors import UsageError
 from sat_peft.evaluation.evaluator import Evaluation
 from sat_peft.evaluation.figures import FIGURES
+from sat_peft.evaluation.standing import standing
 from sat_peft.evaluation.trained import TrainedMeasurement
 from sat_peft.files.outputs import (
     FolderLock,
@@ -64,6 +65,7 @@ def evaluation_contents(about: Mapping, measurement: TrainedMeasurement) -> tupl
             "image_size": list(one.image_size),
             "ten_crop": one.ten_crops,
             "oracle": any(each.result.threshold_source.startswith("oracle") for each in evaluations.values()),
+            "standing": standing(one.methods),
             "methods": {method: each.entry() for method, each in one.methods.items()},
         }
         curves[name] = {method: each.result.per_threshold for method, each in evaluations.items()}
@@ -182,7 +184,8 @@ def protocol_table(protocol: Mapping) -> str:
 def _notes(results: Mapping, protocol: Mapping) -> list[str]:
     methods = protocol["methods"].values()
     sources = list(dict.fromkeys(m["threshold_source"] for m in methods if m["threshold_source"] is not None))
-    notes = [f"Thresholds: {'; '.join(sources)}."]
+    notes = [protocol["standing"]] if protocol.get("standing") else []
+    notes.append(f"Thresholds: {'; '.join(sources)}.")
     if protocol["oracle"]:
         notes.append(ORACLE_WARNING)
     if any(method["summary"].get("max_box_acc_v2") is not None for method in methods):

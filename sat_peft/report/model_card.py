@@ -130,6 +130,7 @@ def _results_section(settings: dict, results: dict) -> str:
     rows = "\n".join(f"| {FIGURES[name]} | {value:.1f} |" for name, value in _figures(results).items())
     augmentation = TTA_IN_WORDS[results.get("tta") or "none"]
     augmented = f", {augmentation}" if augmentation else ""
+    standing = f"{results['standing']}\n\n" if results.get("standing") else ""
     return f"""## Results
 
 Test split of {_data_name(settings)}, {results.get("test_images")} images, percent, protocol `{results["protocol"]}`,
@@ -139,7 +140,7 @@ threshold {results["threshold"]:g} ({results["threshold_source"]}){augmented}.
 | --- | ---: |
 {rows}
 
-Localisation figures of other protocols do not compare with these."""
+{standing}Localisation figures of other protocols do not compare with these."""
 
 
 def _eval_results(settings: dict, results: dict) -> list[EvalResult]:

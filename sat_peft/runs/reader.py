@@ -19,7 +19,7 @@ from sat_peft.options.choices import TtaName
 if TYPE_CHECKING:
     from sat_peft.localization import ThresholdChoice
 
-# What is told of results.json; earlier versions wrote neither `tta` nor `health`.
+# What is told of results.json; earlier versions wrote no `tta`, `health` or `standing`.
 _RESULTS = {
     "protocol": str,
     "threshold": float,
@@ -29,6 +29,7 @@ _RESULTS = {
     "training_images": int,
     "test_images": int | None,
     "health": dict | None,
+    "standing": str | None,
 }
 
 

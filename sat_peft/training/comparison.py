@@ -17,6 +17,7 @@ from sat_peft.evaluation.frozen import save_trained
 from sat_peft.evaluation.health import Health, examine
 from sat_peft.evaluation.measure import Measured, MeasuredLoaders, augmented, measure, sat_method
 from sat_peft.evaluation.registry import baselines, localizers, method_titles, needed_classifiers
+from sat_peft.evaluation.standing import standing
 from sat_peft.evaluation.summaries import summary_loader
 from sat_peft.files.outputs import atomic_replacement
 from sat_peft.options.training import EvaluationOptions, LossOptions, OptimizationOptions
@@ -177,6 +178,7 @@ def write_results(
         "centre_box_side": methods["centre_box"].side if "centre_box" in methods else None,
         "test_images": sat.num_images,
         "health": asdict(comparison.health),
+        "standing": standing(methods),
         "adapter_bytes": sum(file.stat().st_size for file in (run.path / "adapter").glob("*.safetensors")),
         **more,
     }
@@ -196,10 +198,11 @@ def close_run(accelerator: Accelerator, run: RunFolder, comparison: Comparison, 
     # Without boxes, an evaluation has nothing to measure and refuses the run.
     measured = comparison.sat.num_with_boxes > 0
     then = "see more of its figures:\n  sat-peft evaluate" if measured else "predict boxes:\n  sat-peft predict IMAGES"
+    remarks = "\n".join(filter(None, (results["standing"], comparison.health.text())))
     accelerator.print(
         f"\nTest split: {results['test_images']} images, protocol {results['protocol']}, percent\n"
         f"{comparison.table()}\n"
-        f"\n{comparison.health.text()}\n"
+        f"\n{remarks}\n"
         f"\nRun folder: {run.path}  (adapter {size:.0f} kB, {seconds:.0f} s)\n"
         f"Look at {run.path / REPORT}, then {then} --run {run.path}"
     )

@@ -128,6 +128,8 @@ def test_launched_run_reports_figures_of_three_methods(launched):
     closing = f"  sat-peft evaluate --run {folder}"
     for words in ("GT-known Loc", "centre box", "Run folder", "1,859", "validation: best gt_known", closing):
         assert words in output
+    assert "localises best here" in results["standing"]
+    assert results["standing"] in output
 
 
 @pytest.mark.slow
@@ -166,8 +168,10 @@ def test_without_boxes_localisation_is_not_measured_but_classification_is(option
         assert 0 <= figures["top1_cls"] <= 100
     assert results["threshold_source"] == "unsupervised: Otsu's threshold of the maps, no boxes used"
     assert set(results["health"]["figures"]) >= {"mean_area", "whole_image_boxes"}
+    assert results["standing"] is None
     output = capsys.readouterr().out
     assert "not measured (the test split has no boxes)" in output
+    assert "localises best" not in output
     assert "–" in output
     assert (tmp_path / "run/examples.png").stat().st_size > 0
 

@@ -74,6 +74,7 @@ def test_document_says_what_is_not_usual():
     text = markdown(results(oracle=True, ten_crop=True))
     assert ORACLE_WARNING in text
     assert "mean softmax of ten crops" in text
+    assert "\n\nCAM localises best here.\n\n" in markdown(results(standing="CAM localises best here."))
     with_max_box = results(methods={"sat": method("SAT", max_box_acc=40.0, max_box_acc_v2=30.0)})
     assert "by definition, the best threshold of the evaluated images" in markdown(with_max_box)
 

@@ -62,6 +62,13 @@ def test_text_tells_training_results_and_limits(run):
     assert "/home/me" not in text
 
 
+def test_what_localises_best_is_told(run):
+    assert "localises best" not in write_model_card(run).read_text(encoding="utf-8")
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps(results | {"standing": "SAT localises best here."}))
+    assert "\n\nSAT localises best here.\n\n" in write_model_card(run).read_text(encoding="utf-8")
+
+
 def test_class_names_are_shown_as_text(run):
     text = write_model_card(run).read_text(encoding="utf-8")
     assert "3 classes: `ant`, `bee & wasp`, `<script>`" in text

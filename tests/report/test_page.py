@@ -73,6 +73,7 @@ def test_page_tells_figures_intervals_protocol_and_threshold(page):
         "Protocol original , test split, 12 images, 3 classes",
         "95 % intervals of 20 bootstrap samples",
         "Thresholds: fixed: given.",
+        "SAT localises best here.",
         "the image's own pixels and the plain IoU",
         "centre box 12.5",
         "2,000",

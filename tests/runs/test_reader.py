@@ -27,7 +27,8 @@ def test_threshold_is_the_runs_under_its_protocol_and_otherwise_the_protocols(ru
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("methods", None), ("methods", {"sat": 3}), ("threshold", "high"), ("health", "good")]
+    ("name", "value"),
+    [("methods", None), ("methods", {"sat": 3}), ("threshold", "high"), ("health", "good"), ("standing", 1)],
 )
 def test_results_of_other_types_are_named_or_noted(run, name, value):
     change(run, **{name: value})
