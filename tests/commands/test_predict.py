@@ -184,7 +184,7 @@ def test_a_data_set_with_its_own_classes(run, tmp_path, capsys):
         ({"data": "part_scenes"}, "image files and --classes folder do not go with --data"),
         ({"data_root": Path("x")}, "--data-root goes with a data set, and none is named. Name it with --data"),
         ({"year": "2012", "keep_difficult": True}, "--keep-difficult, --year goes with a data set, and none is named"),
-        ({"classes": "data"}, "name it with --data"),
+        ({"classes": "data"}, "Name it with --data"),
         ({"paths": ()}, "name at least one image file"),
         ({"run": None}, "either a run folder with --run or an adapter"),
         ({"adapter": Path("x")}, "either a run folder with --run or an adapter"),
