@@ -21,13 +21,13 @@ import importlib.util
 import statistics
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import tyro
 
 from reproduction.bench import Bench, Experiment
@@ -102,8 +102,8 @@ def chosen_cells(config: Config, experiments: Mapping[str, Experiment]) -> dict[
 
 def within_shots(cells: dict[str, dict], data: DataSplits) -> dict[str, dict]:
     """The cells for which every class has enough training images; the others are told."""
-    images = Counter(labels(data.splits["train"]).tolist())
-    least = min(images.values())
+    train = data.splits["train"]
+    least = int(np.bincount(labels(train), minlength=train.features["label"].num_classes).min())
     shots = {name: options.get("shots", (1,))[0] for name, options in cells.items()}
     short = [name for name in cells if shots[name] != "all" and shots[name] > least]
     if short:
