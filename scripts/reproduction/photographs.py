@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from reproduction.bench import (
     regimes_verdict,
     shots_verdict,
 )
-from sat_peft.commands.evaluate import Config, main
+from sat_peft.commands import evaluate
 from sat_peft.evaluation.registry import baselines, method_titles
 from sat_peft.files import is_file, read_json_object
 from sat_peft.options.regimes import REGIMES
@@ -56,7 +57,7 @@ def methods_verdict(points: Mapping[str, Point]) -> list[str]:
         # A box without a map has the classes of SAT.
         others = [method for method in margins if not baselines()[method].prior]
         scores = {method: point.mean(method, "top1_cls") for method in others}
-        scores = {method: score for method, score in scores.items() if score == score}
+        scores = {method: score for method, score in scores.items() if not math.isnan(score)}
         if scores:
             best = max(scores, key=scores.get)
             sentences.append(
@@ -108,7 +109,7 @@ def needs_rulers(run: Path) -> bool:
 
 def measure_rulers(run: Path, *, threads: int | None = None) -> None:
     """Evaluates a finished run for the section on rulers, into its folder `evaluation`."""
-    main(Config(run=run, protocols=(RULERS,), bootstrap=0, threads=threads))
+    evaluate.main(evaluate.Config(run=run, protocols=(RULERS,), bootstrap=0, threads=threads))
 
 
 _METHODS = {f"shots-{shots}": {"shots": (shots,), "baselines": RIVALS} for shots in SHOTS}

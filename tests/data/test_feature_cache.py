@@ -5,10 +5,7 @@ import os
 import pickle
 import resource
 import signal
-import subprocess
-import sys
 import tempfile
-import textwrap
 import time
 from pathlib import Path
 
@@ -17,7 +14,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from processes import run_processes
+from processes import CONTEXT, run_processes
 from tiny_cache import COUNT, VIEW_BYTES, Counting, create_model, create_source, write_images
 
 from sat_peft import FrozenTokens
@@ -301,53 +298,6 @@ def test_a_finished_cache_is_read_from_a_folder_without_write_access():
             folder.chmod(0o755)
 
 
-PROGRAM = """
-    import sys, time
-    from pathlib import Path
-    sys.path.insert(0, {tests!r})
-    from tiny_cache import create_model, create_source, write_images
-    from sat_peft.data.feature_cache import open_feature_cache
-
-    model = create_model()
-
-    def slow(images):
-        print("batch", flush=True)
-        time.sleep({seconds})
-        return model.base_model.frozen_tokens(images).tokens
-
-    source = create_source(write_images(Path({images!r})), model, compute=slow)
-    open_feature_cache(Path({folder!r}), source)
-"""
-
-
-def start(folder: Path, images: Path, seconds: float) -> subprocess.Popen:
-    settings = {
-        "tests": str(Path(__file__).parents[1] / "helpers"),
-        "folder": str(folder),
-        "images": str(images),
-        "seconds": seconds,
-    }
-    program = textwrap.dedent(PROGRAM).format(**settings)
-    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-
-
-@pytest.mark.slow
-def test_after_a_kill_the_next_one_builds_it(dataset, folder, tmp_path):
-    process = start(folder, tmp_path / "images", seconds=0.5)
-    for line in process.stdout:
-        if line == "batch\n" and leftovers(folder):
-            break
-    process.kill()
-    process.wait()
-    assert leftovers(folder)
-    assert not caches(folder)
-    compute = Counting(create_model())
-    rows = open_feature_cache(folder, create_source(dataset, compute.model, compute=compute))
-    assert compute.images == COUNT * 3 + 1
-    assert len(rows.tokens) == COUNT * 3
-    assert not leftovers(folder)
-
-
 def _build_slowly(folder: Path, images: Path) -> tuple[int, float]:
     """Batches that were computed, and the sum of all values."""
     model, batches = create_model(), []
@@ -359,6 +309,24 @@ def _build_slowly(folder: Path, images: Path) -> tuple[int, float]:
 
     rows = open_feature_cache(folder, create_source(write_images(images), model, compute=slow))
     return len(batches), float(rows.tokens.sum(dtype="float64"))
+
+
+@pytest.mark.slow
+def test_after_a_kill_the_next_one_builds_it(dataset, folder, tmp_path):
+    process = CONTEXT.Process(target=_build_slowly, args=(folder, tmp_path / "images"), daemon=True)
+    process.start()
+    while not leftovers(folder):
+        assert process.is_alive()
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert leftovers(folder)
+    assert not caches(folder)
+    compute = Counting(create_model())
+    rows = open_feature_cache(folder, create_source(dataset, compute.model, compute=compute))
+    assert compute.images == COUNT * 3 + 1
+    assert len(rows.tokens) == COUNT * 3
+    assert not leftovers(folder)
 
 
 @pytest.mark.slow

@@ -10,6 +10,8 @@ from multiprocessing.connection import Connection, wait
 # What takes long to import. A name that cannot be imported is left out.
 _PRELOADED = ["sat_peft.training.comparison", "sat_peft.commands.evaluate", "sat_peft.commands.predict", "evaluate"]
 _SECONDS = 200
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(_PRELOADED)
 
 
 class Crash(Exception):
@@ -36,16 +38,14 @@ def run_processes(function: Callable, *arguments: object, processes: int = 2, gr
     Raises:
         Crash: a process ended without a result, or none came in time.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
     shared = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1"}
     shared |= {"MASTER_PORT": free_port(), "ACCELERATE_USE_CPU": "true"}
     started, ends = [], []
     for rank in range(processes):
-        ours, theirs = context.Pipe(duplex=False)
+        ours, theirs = CONTEXT.Pipe(duplex=False)
         named = shared | {"RANK": rank, "LOCAL_RANK": rank} if group else {}
         environment = {name: str(value) for name, value in named.items()}
-        process = context.Process(target=_run, args=(theirs, environment, function, arguments), daemon=True)
+        process = CONTEXT.Process(target=_run, args=(theirs, environment, function, arguments), daemon=True)
         process.start()
         theirs.close()
         started.append(process)
