@@ -20,6 +20,7 @@ from torch import nn
 from sat_peft.errors import UsageError
 from sat_peft.files import FileProblem, read_json_object
 from sat_peft.tuner.backbone import check_backbone
+from sat_peft.tuner.embedding import patch_embedding
 
 # What `create_backbone` takes for photographs: DINOv2-S with registers.
 PHOTO_BACKBONE = "vit_small_patch14_reg4_dinov2"
@@ -139,8 +140,7 @@ def _comparable(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, .
 
 
 def _check_image_size(model: nn.Module, name: str, image_size: tuple[int, int]) -> None:
-    patch_embed = getattr(model, "patch_embed", None)
-    patch_size = getattr(patch_embed, "patch_size", None)
+    patch_size = getattr(patch_embedding(model), "patch_size", None)
     if patch_size is None or not hasattr(model, "blocks"):
         raise UsageError(
             f"backbone {name!r} ({type(model).__name__}) has no sequence of patch tokens; SAT needs a plain Vision "
@@ -188,6 +188,16 @@ def create_backbone(
         skeleton = timm.create_model(name, num_classes=0)
     _check_image_size(skeleton, name, size or resolve_model_data_config(skeleton)["input_size"][1:])
     check_backbone(skeleton)
+    model = _create(name, pretrained, weights, size, drop_path_rate)
+    if size is not None and not hasattr(patch_embedding(model), "img_size"):
+        # NaFlexVit takes images of any size, and remembers none; adapters record it with the backbone.
+        patch_embedding(model).img_size = size
+    return model
+
+
+def _create(
+    name: str, pretrained: bool, weights: str | Path | None, size: tuple[int, int] | None, drop_path_rate: float
+) -> nn.Module:
     arguments: dict = {"num_classes": 0}
     if size is not None:
         arguments["img_size"] = size
@@ -272,5 +282,5 @@ def resolve_data_config(model: nn.Module, image_size: int | tuple[int, int] | No
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     if size is None:
         # A model created at another size than its pretraining's knows so in its patch embedding alone.
-        size = getattr(model.patch_embed, "img_size", None) or config["input_size"][1:]
+        size = getattr(patch_embedding(model), "img_size", None) or config["input_size"][1:]
     return DataConfig(tuple(size), tuple(config["mean"]), tuple(config["std"]), config["interpolation"])

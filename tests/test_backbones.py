@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from peft import get_peft_model
 from safetensors.torch import save_file
 
+from sat_peft import SatConfig, save_adapter
 from sat_peft.backbones import (
     PHOTO_BACKBONE,
     DataConfig,
@@ -18,6 +20,7 @@ from sat_peft.backbones import (
     resolve_data_config,
 )
 from sat_peft.errors import UsageError
+from sat_peft.runs.restore import trained_from_adapter
 
 
 def save_weights(model: torch.nn.Module, file: Path) -> Path:
@@ -206,6 +209,17 @@ def test_data_config_knows_the_size_that_the_model_was_created_at():
     model = create_backbone("test_vit", pretrained=False, image_size=(32, 64))
     assert resolve_data_config(model).image_size == (32, 64)
     assert resolve_data_config(model, 96).image_size == (96, 96)
+
+
+def test_naflex_is_created_at_a_size_which_its_adapters_remember(tmp_path):
+    options = {"pretrained": False, "image_size": (32, 64)}
+    model = create_backbone("naflexvit_base_patch16_gap", **options)
+    assert resolve_data_config(model).image_size == (32, 64)
+    with pytest.raises(UsageError, match="image width 40 is not a multiple of the patch size 16"):
+        create_backbone("naflexvit_base_patch16_gap", pretrained=False, image_size=(32, 40))
+    adapted = get_peft_model(model, SatConfig(num_classes=2, num_spatial_blocks=1, tune="none"))
+    save_adapter(adapted, tmp_path / "adapter")
+    assert trained_from_adapter(tmp_path / "adapter").image_size == (32, 64)
 
 
 def test_drop_path_rises_to_the_given_rate():

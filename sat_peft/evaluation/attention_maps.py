@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sat_peft.errors import UsageError
+from sat_peft.tuner.embedding import class_token
 
 
 @contextmanager
@@ -64,7 +65,7 @@ def query_weights(vit: nn.Module, num_tokens: int) -> torch.Tensor:
     the image; its patch tokens then ask with equal weight.
     """
     weights = torch.zeros(num_tokens)
-    if getattr(vit, "cls_token", None) is not None:
+    if class_token(vit) is not None:
         weights[0] = 1.0
     else:
         weights[vit.num_prefix_tokens :] = 1.0 / (num_tokens - vit.num_prefix_tokens)

@@ -12,6 +12,7 @@ from torch import nn
 
 from sat_peft.errors import UsageError
 from sat_peft.files import read_safetensors
+from sat_peft.tuner.embedding import grid_size
 
 
 class Summaries(NamedTuple):
@@ -55,7 +56,7 @@ class FrozenBackboneClassifier(nn.Module, ABC):
 
     def grid(self, images: torch.Tensor) -> tuple[int, int]:
         """(h, w) of the patch tokens of `images` (B, 3, H, W)."""
-        return self.backbone.patch_embed.dynamic_feat_size(images.shape[-2:])
+        return grid_size(self.backbone, images.shape[-2:])
 
     def patch_tokens(self, images: torch.Tensor) -> torch.Tensor:
         """(B, N, D) normalised patch tokens of the frozen backbone."""

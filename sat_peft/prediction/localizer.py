@@ -32,6 +32,7 @@ from sat_peft.prediction.found import PROTOCOL, Localization
 from sat_peft.runs.reader import RunReader
 from sat_peft.runs.restore import TrainedModel, trained_from_adapter, trained_from_run
 from sat_peft.tuner import load_adapter
+from sat_peft.tuner.embedding import patch_embedding
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor
 
@@ -95,7 +96,7 @@ class Localizer:
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
         # Of a backbone in half or double precision; its adapter may have another.
-        self.dtype = next(model.get_base_model().patch_embed.parameters()).dtype
+        self.dtype = next(patch_embedding(model.get_base_model()).parameters()).dtype
         self.threshold = _threshold(threshold, choose_threshold("fixed", protocol=PROTOCOL))
         self.data_config = _trained_data_config(model, config.backbone or {})
         self.resize, self.normalize = evaluation_steps(self.data_config, PROTOCOL)

@@ -26,6 +26,7 @@ from sat_peft.errors import UsageError
 from sat_peft.options.training import EvaluationOptions, LossOptions, ModelOptions, OptimizationOptions, RunOptions
 from sat_peft.training.losses import SatLoss
 from sat_peft.tuner import SatConfig, calibrate_masks, fit_class_readout, load_adapter
+from sat_peft.tuner.embedding import class_token
 from sat_peft.tuner.scope import frozen_blocks
 
 # Libraries that decide what the frozen blocks make of an image file.
@@ -62,7 +63,7 @@ def create_model(options: ModelOptions, optimization: OptimizationOptions, class
 
 
 def _sat_config(options: ModelOptions, backbone: nn.Module, class_names: list[str], *, cached: bool) -> SatConfig:
-    default_init = "random" if getattr(backbone, "cls_token", None) is None else "class_token"
+    default_init = "random" if class_token(backbone) is None else "class_token"
     return SatConfig(
         num_classes=len(class_names),
         num_spatial_blocks=options.num_spatial_blocks or max(1, len(backbone.blocks) // 4),

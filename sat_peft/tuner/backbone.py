@@ -13,13 +13,14 @@ from torch import nn
 
 from sat_peft.errors import UsageError
 from sat_peft.tuner.attention import ATTENTION_CLASSES
+from sat_peft.tuner.embedding import class_token, patch_embedding
 from sat_peft.tuner.layer import InsertedLayer, SpatialTokenEntry
 
 SUPPORTED = (
     "timm models built on VisionTransformer or Eva: ViT, DeiT (plain, distilled, III), DINOv2, DINOv3, CLIP, SigLIP, "
-    "EVA, EVA02, RoPE ViTs, PE"
+    "EVA, EVA02, RoPE ViTs, PE; NaFlexViT (SigLIP 2 NaFlex, C-RADIO) with images of one size"
 )
-REQUIRED_ATTRIBUTES = ("patch_embed", "norm_pre", "blocks", "norm", "num_prefix_tokens", "embed_dim", "head")
+REQUIRED_ATTRIBUTES = ("norm_pre", "blocks", "norm", "num_prefix_tokens", "embed_dim", "head")
 WINDOWED = "its attention is confined to windows of the grid, so that no token sees the whole image"
 REFUSED_CLASSES = {
     "SwinTransformer": WINDOWED,
@@ -32,7 +33,7 @@ REFUSED_CLASSES = {
 # Different values mean that the parameters of an adapter cannot act as they did: loading is refused.
 GEOMETRY = ("class", "depth", "embed_dim", "num_prefix_tokens", "patch_size")
 # Not part of the features that SAT reads (heads), or changing with the image size alone (position embedding).
-NOT_FINGERPRINTED = ("head.", "head_dist.", "attn_pool.", "pos_embed")
+NOT_FINGERPRINTED = ("head.", "head_dist.", "attn_pool.", "pos_embed", "embeds.pos_embed")
 FINGERPRINT_SAMPLES = 64
 # In these types the weights of a float32 model have the fingerprint that they have there: see `comparable_fingerprint`.
 COMPARABLE_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
@@ -83,11 +84,14 @@ def check_backbone(vit: nn.Module) -> None:
 
 
 def _missing_part(vit: nn.Module) -> str | None:
+    embedding = patch_embedding(vit)
+    if embedding is None:
+        return "it has no `patch_embed`"
     for attribute in REQUIRED_ATTRIBUTES:
         if not hasattr(vit, attribute):
             return f"it has no `{attribute}`"
-    if not hasattr(vit.patch_embed, "dynamic_feat_size"):
-        return f"its patch embedding ({type(vit.patch_embed).__name__}) does not tell the size of its grid"
+    if not hasattr(embedding, "dynamic_feat_size"):
+        return f"its patch embedding ({type(embedding).__name__}) does not tell the size of its grid"
     return None
 
 
@@ -124,7 +128,7 @@ def embedded_class_token(vit: nn.Module) -> torch.Tensor:
     Raises:
         UsageError: if the backbone has none.
     """
-    token = getattr(vit, "cls_token", None)
+    token = class_token(vit)
     if token is None:
         raise UsageError(
             f'token_init="class_token" needs a class token, and this {type(vit).__name__} has none. '
@@ -139,7 +143,8 @@ def embedded_class_token(vit: nn.Module) -> torch.Tensor:
 def describe_backbone(vit: nn.Module) -> dict:
     """Identity of a backbone as plain JSON values: timm name, geometry, preprocessing and a weight fingerprint."""
     cfg = getattr(vit, "pretrained_cfg", None) or {}
-    img_size = getattr(vit.patch_embed, "img_size", None)
+    embedding = patch_embedding(vit)
+    img_size = getattr(embedding, "img_size", None)
     return {
         "name": cfg.get("architecture"),
         "pretrained_tag": cfg.get("tag") or None,
@@ -147,7 +152,7 @@ def describe_backbone(vit: nn.Module) -> dict:
         "depth": len(vit.blocks),
         "embed_dim": vit.embed_dim,
         "num_prefix_tokens": vit.num_prefix_tokens,
-        "patch_size": list(vit.patch_embed.patch_size),
+        "patch_size": list(embedding.patch_size),
         "img_size": list(img_size) if img_size else None,
         "dynamic_img_size": bool(getattr(vit, "dynamic_img_size", False)),
         "global_pool": getattr(vit, "global_pool", None),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import torch
 from timm.layers import use_reentrant_ckpt
 from torch import nn
 
 from sat_peft.errors import UsageError
+from sat_peft.tuner.embedding import grid_size
 from sat_peft.tuner.frozen import FrozenTokens
 from sat_peft.tuner.output import SatOutput
 
@@ -62,9 +64,15 @@ def open_record(vit: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]
         )
     if exit_layer.current_adapter is None:
         return None
-    attention_arguments = (*args[1:], kwargs.get("attn_mask"), kwargs.get("is_causal"))
-    if any(argument is not None and argument is not False for argument in attention_arguments):
-        raise UsageError("SAT takes no attention mask: every token attends to the spatial token. Leave attn_mask out.")
+    if not frozen and (not isinstance(images, torch.Tensor) or images.dim() != 4):
+        got = f"shape {tuple(images.shape)}" if isinstance(images, torch.Tensor) else type(images).__name__
+        raise UsageError(
+            f"SAT takes images of one size as a tensor (B, C, H, W), got {got}. Maps need a grid, which NaFlex batches "
+            "of patches have none of: resize the images instead."
+        )
+    others = (*args[1:], *(value for name, value in kwargs.items() if name != "x"))
+    if any(argument is not None and argument is not False for argument in others):
+        raise UsageError("SAT takes images alone, no attention mask or patch coordinates. Leave them out.")
     if torch.is_grad_enabled() and vit.grad_checkpointing and use_reentrant_ckpt():
         raise UsageError(
             "timm's reentrant checkpointing cuts the maps off from the gradient. "
@@ -73,16 +81,28 @@ def open_record(vit: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]
     exit_layer.sat_record.open(images.tokens if frozen else None)
     if not frozen:
         return None
-    others = {name: value for name, value in kwargs.items() if name != "x"}
-    return (images.placeholder(vit), *args[1:]), others
+    return (images.placeholder(vit), *args[1:]), {name: value for name, value in kwargs.items() if name != "x"}
 
 
-def refuse_features(vit: nn.Module, method: str, *args, **kwargs):
-    """What stands in for the methods of timm that return tokens between blocks, where the spatial token is one of them.
-
-    Raises:
-        UsageError: while an adapter is active.
+def refuse_features(vit: nn.Module) -> None:
+    """Puts something in the place of timm's methods that return tokens between blocks, which refuses while an adapter
+    is active: the spatial token is one of them.
     """
+    for method in _feature_methods(vit):
+        setattr(vit, method, partial(_features_without_adapter, vit, method))  # which can be copied and pickled
+
+
+def restore_features(vit: nn.Module) -> None:
+    """Puts timm's own methods back."""
+    for method in _feature_methods(vit):
+        delattr(vit, method)
+
+
+def _feature_methods(vit: nn.Module) -> list[str]:
+    return [name for name in ("forward_intermediates", "get_intermediate_layers") if hasattr(type(vit), name)]
+
+
+def _features_without_adapter(vit: nn.Module, method: str, *args, **kwargs):
     if vit.norm.current_adapter is not None and not vit.norm.sat_record.without_token:
         raise UsageError(
             f"{method}() would return the spatial token among the patches. Call it inside disable_adapter() for the "
@@ -102,7 +122,7 @@ def collect_output(vit: nn.Module, args: tuple, kwargs: dict, output: torch.Tens
     if tokens is None:  # the forward pass failed before the end
         return None
     images = args[0] if args else kwargs["x"]
-    height, width = vit.patch_embed.dynamic_feat_size(images.shape[-2:])
+    height, width = grid_size(vit, images.shape[-2:])
     if isinstance(exit_layer.get_base_layer(), nn.Identity):
         # With average pooling timm normalises after pooling; the head of SAT reads every patch token normalised.
         tokens = vit.fc_norm(tokens)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from sat_peft.errors import UsageError
+from sat_peft.tuner.embedding import grid_size, patch_embedding
 
 
 class FrozenTokens(NamedTuple):
@@ -28,7 +29,7 @@ class FrozenTokens(NamedTuple):
         Raises:
             UsageError: tokens of another shape than the images would have.
         """
-        height, width = vit.patch_embed.dynamic_feat_size(self.image_shape[1:])
+        height, width = grid_size(vit, self.image_shape[1:])
         expected = (vit.num_prefix_tokens + height * width, vit.embed_dim)
         if tuple(self.tokens.shape[1:]) != expected:
             raise UsageError(
@@ -36,7 +37,7 @@ class FrozenTokens(NamedTuple):
                 f"{self.image_shape[1]} x {self.image_shape[2]} pixels: (B, {expected[0]}, {expected[1]}) expected. "
                 "Compute them with this backbone."
             )
-        weight = next(vit.patch_embed.parameters())
+        weight = next(patch_embedding(vit).parameters())
         return torch.zeros(1, *self.image_shape, dtype=weight.dtype, device=weight.device)
 
 

@@ -6,7 +6,6 @@ import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -30,7 +29,8 @@ from sat_peft.tuner.backbone import (
 )
 from sat_peft.tuner.block import ORIGINAL_CLASSES, SWAPPED_CLASSES, TUNABLE_OWNERS, SatBlockMixin
 from sat_peft.tuner.config import SatConfig
-from sat_peft.tuner.forward import ForwardRecord, collect_output, open_record, refuse_features
+from sat_peft.tuner.embedding import patch_embedding
+from sat_peft.tuner.forward import ForwardRecord, collect_output, open_record, refuse_features, restore_features
 from sat_peft.tuner.frozen import FrozenTokens, tokens_after
 from sat_peft.tuner.layer import (
     NO_MERGE,
@@ -57,10 +57,9 @@ from sat_peft.tuner.scope import (
 )
 
 ENTRY, EXIT = "norm_pre", "norm"
-FEATURE_METHODS = ("forward_intermediates", "get_intermediate_layers")
 # Parts of timm's models that take no part while an adapter is active, and those that may be trained beside one.
 UNREAD = ("head", "head_dist", "head_drop", "attn_pool")
-OUTSIDE = ("patch_embed", "fc_norm")
+OUTSIDE = ("patch_embed", "embeds", "fc_norm")
 # What `_synchronize` sets on attention modules and blocks.
 STATE = ("sat_mode", "sat_token_index", "sat_record", "sat_token_path")
 
@@ -177,7 +176,7 @@ class SatModel(LoraModel):
 
     def _add_token_or_head(self, config: SatConfig, adapter_name, target, target_name, parent, key) -> None:
         vit = self.model
-        weight = next(vit.patch_embed.parameters())
+        weight = next(patch_embedding(vit).parameters())
         arguments = {
             "dim": vit.embed_dim,
             "device": weight.device,
@@ -228,8 +227,7 @@ class SatModel(LoraModel):
                 vit.register_forward_pre_hook(open_record, with_kwargs=True),
                 vit.register_forward_hook(collect_output, with_kwargs=True, always_call=True),
             ]
-            for method in FEATURE_METHODS:
-                setattr(vit, method, partial(refuse_features, vit, method))  # which can be copied and pickled
+            refuse_features(vit)
 
     def _add_tuned_parameters(self, owner: nn.Module, adapter_name: str, config: SatConfig) -> None:
         names = copied_parameters(owner, config.tune)
@@ -370,8 +368,7 @@ class SatModel(LoraModel):
         for hook in self._hooks:
             hook.remove()
         del self._hooks
-        for method in FEATURE_METHODS:
-            delattr(vit, method)
+        restore_features(vit)
         for module in list(vit.blocks.modules()):
             for name, child in list(module._modules.items()):
                 if isinstance(child, InsertedLayer):

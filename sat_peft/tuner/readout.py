@@ -16,6 +16,7 @@ from peft import PeftModel
 from torch import distributed, nn
 
 from sat_peft.errors import UsageError
+from sat_peft.tuner.embedding import patch_embedding
 
 # Chosen on validation photographs of twenty classes, 1 to 10 images a class. They change little by halves and doubles.
 _CONTRAST_GAIN = 4.0
@@ -168,7 +169,7 @@ def fit_class_readout(model: PeftModel, batches: Iterable[tuple[torch.Tensor, to
     """
     model.eval()
     vit, config = model.get_base_model(), model.active_peft_config
-    device = next(vit.patch_embed.parameters()).device
+    device = next(patch_embedding(vit).parameters()).device
     vit.norm.drop_readout(model.active_adapter)
     moments = {kind: _Moments(config.num_classes, vit.embed_dim) for kind in EVIDENCE_GAINS}
     for images, labels in batches:

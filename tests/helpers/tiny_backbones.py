@@ -4,6 +4,8 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from sat_peft.tuner.embedding import patch_embedding
+
 GRID = (4, 6)
 DEPTH = 3
 
@@ -23,6 +25,8 @@ BACKBONES = {
     "rope": ("vit_small_patch16_rope_224", 16, {}),
     "rope_mixed": ("vit_small_patch16_rope_mixed_224", 16, {}),
     "pe": ("vit_pe_core_tiny_patch16_384", 16, {}),
+    "naflex": ("naflexvit_base_patch16_par_gap", 16, {}),
+    "naflex_map": ("naflexvit_base_patch16_siglip", 16, {"class_token": True, "pos_embed": "factorized"}),
     "qk_norm": ("vit_tiny_patch16_224", 16, {"qk_norm": True, "init_values": 0.1, "scale_attn_norm": True}),
 }
 
@@ -57,4 +61,7 @@ def create_plain(**overrides) -> VisionTransformer:
 
 def images_for(model, batch: int = 2, seed: int = 1) -> torch.Tensor:
     """(B, 3, H, W) images of the size that a backbone takes."""
-    return torch.randn(batch, 3, *model.patch_embed.img_size, generator=torch.Generator().manual_seed(seed))
+    # NaFlexVit takes any size and remembers none.
+    height, width = patch_embedding(model).patch_size
+    size = getattr(patch_embedding(model), "img_size", (GRID[0] * height, GRID[1] * width))
+    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(seed))

@@ -257,6 +257,18 @@ def test_what_sat_cannot_do_is_refused():
     assert model(images).maps.shape == (2, 4, 4)
 
 
+def test_images_of_several_sizes_in_one_batch_are_refused():
+    model = adapted("full", vit=create("naflex"))
+    patches = torch.zeros(1, 24, 16 * 16 * 3)
+    batch = {"patches": patches, "patch_coord": torch.zeros(1, 24, 2), "patch_valid": torch.ones(1, 24)}
+    with pytest.raises(UsageError, match=r"a tensor \(B, C, H, W\), got dict. Maps need a grid"):
+        model(batch)
+    with pytest.raises(UsageError, match=r"got shape \(1, 24, 768\)"):
+        model(patches, patch_coord=batch["patch_coord"])
+    with pytest.raises(UsageError, match="patch coordinates"):
+        model(images_for(model), patch_coord=batch["patch_coord"])
+
+
 def test_deleting_the_active_adapter_activates_another():
     model = adapted("full")
     model.add_adapter("other", SatConfig(num_classes=7, num_spatial_blocks=1, tune="lora"))

@@ -11,6 +11,7 @@ MODELS = {
     "class token": ("test_vit", {}),
     "average pooling": ("test_vit", {"global_pool": "avg", "fc_norm": True}),
     "registers": ("test_vit2", {}),
+    "naflex": ("naflexvit_base_patch16_gap", {"embed_dim": 48, "depth": 2, "num_heads": 3}),
     "rotary": ("vit_small_patch16_dinov3", {"embed_dim": 48, "depth": 2, "num_heads": 3}),
 }
 

@@ -16,6 +16,8 @@ MODELS = {
     "norm of q and k": ("test_vit", {"qk_norm": True}),
     "rope": ("vit_small_patch16_rope_224", {"embed_dim": 48, "depth": 2, "num_heads": 3}),
     "dinov3": ("vit_small_patch16_dinov3", {"embed_dim": 48, "depth": 2, "num_heads": 3}),
+    "naflex": ("naflexvit_base_patch16_gap", {"embed_dim": 48, "depth": 2, "num_heads": 3}),
+    "naflex with a class token": ("naflexvit_base_patch16_gap", {"embed_dim": 48, "depth": 2, "class_token": True}),
     "eva02": ("eva02_tiny_patch14_224", {"embed_dim": 48, "depth": 2, "num_heads": 3, "patch_size": 16}),
 }
 
@@ -67,7 +69,8 @@ def test_maps_are_the_explicit_product_of_matrices(backbone, images):
         mixed = (attention + torch.eye(attention.shape[-1])) / 2
         product = mixed / mixed.sum(-1, keepdim=True) @ product
     prefix = backbone.num_prefix_tokens
-    row = product[:, 0] if backbone.cls_token is not None else product[:, prefix:].mean(1)
+    has_class_token = any(name.endswith("cls_token") for name, _ in backbone.named_parameters())
+    row = product[:, 0] if has_class_token else product[:, prefix:].mean(1)
     torch.testing.assert_close(maps, row[:, prefix:].reshape(2, 2, 3))
 
 
