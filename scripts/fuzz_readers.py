@@ -196,7 +196,7 @@ def _read_run(root: Path, draw: random.Random) -> None:
 
 
 def _make_prediction(root: Path) -> None:
-    from sat_peft.formats import Prediction
+    from sat_peft.data.writing import Prediction
     from sat_peft.prediction.folder import open_prediction_folder
     from sat_peft.prediction.journal import JournalWriter
 
@@ -207,7 +207,7 @@ def _make_prediction(root: Path) -> None:
 
 
 def _read_prediction(root: Path, draw: random.Random) -> None:
-    from sat_peft.formats import FORMATS, PredictionSet, write_format
+    from sat_peft.data.writing import PredictionSet, write_format, writers
     from sat_peft.prediction.folder import open_prediction_folder
     from sat_peft.prediction.journal import Journal, repair
 
@@ -216,7 +216,7 @@ def _read_prediction(root: Path, draw: random.Random) -> None:
     journal = Journal(root)
     found = list(journal.predictions(sorted(journal._places)))
     predictions = PredictionSet(found, ["cat", "dog"], "original", 0.5, "fixed")
-    write_format(draw.choice(sorted(set(FORMATS) - {"voc", "yolo"})), root, predictions)
+    write_format(draw.choice(sorted(set(writers()) - {"voc", "yolo"})), root, predictions)
 
 
 def _make_mat(root: Path) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 from datasets import Dataset
 
 from sat_peft.data.features import labels, rows_with_boxes
+from sat_peft.data.formats.part_scenes import SCENES_PER_CLASS
 from sat_peft.data.shots import select_images, split_share, without_images
 from sat_peft.data.sources import Problems, open_source
 from sat_peft.data.sources.display_names import class_lookup, read_display_names
-from sat_peft.data.sources.part_scenes import SCENES_PER_CLASS
 from sat_peft.data.sources.registry import SPLITS
 from sat_peft.errors import UsageError, unknown_choice
 

@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from sat_peft.data.writing import writers
 from sat_peft.errors import UsageError
 from sat_peft.files import FileProblem, read_json_object, shown
 from sat_peft.files.outputs import (
@@ -23,12 +24,11 @@ from sat_peft.files.outputs import (
     remove_unfinished,
     write_json_atomic,
 )
-from sat_peft.formats import FORMATS
 
 SETTINGS = "prediction.json"
 SKIPPED = "skipped.jsonl"
 MAPS, MASKS, OVERLAYS = "maps", "masks", "overlays"
-_OWN = (SETTINGS, SKIPPED, MAPS, MASKS, OVERLAYS, "journal-*.jsonl", *(fmt.path for fmt in FORMATS.values()))
+_OWN = (SKIPPED, MAPS, MASKS, OVERLAYS, "journal-*.jsonl")
 # Settings that folders of earlier versions do not have, as they were then.
 _NOT_IN_EARLIER = {"tta": "none", "masks": False}
 
@@ -61,7 +61,7 @@ def open_prediction_folder(folder: Path, settings: Mapping, *, overwrite: bool =
     file = folder / SETTINGS
     if file.exists() and overwrite:
         # The settings go last: without them the rest would pass for files of another program.
-        for pattern in (*_OWN[1:], SETTINGS):
+        for pattern in (*_OWN, *(writer.path for writer in writers().values()), SETTINGS):
             for path in folder.glob(pattern):
                 remove(path)
     links = [name for name in (MAPS, MASKS, OVERLAYS) if (folder / name).is_symlink()]

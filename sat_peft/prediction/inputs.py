@@ -16,9 +16,9 @@ from sat_peft.data.features import labels, undecoded
 from sat_peft.data.sources import Problems
 from sat_peft.data.sources.display_names import class_lookup, read_display_names
 from sat_peft.data.sources.files import IMAGE_SUFFIXES, image_files
+from sat_peft.data.writing import check_names
 from sat_peft.errors import UsageError
 from sat_peft.files import is_folder, spelled
-from sat_peft.formats import check_names
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from sat_peft.data.writing import Prediction
 from sat_peft.files import FileProblem, check_values, parse_json, path_problem, shown
-from sat_peft.formats import Prediction
 
 _PATTERN = "journal-*.jsonl"
 _FAILURE = {"image_id": str, "error": str}

@@ -17,12 +17,12 @@ from accelerate.utils import tqdm
 from peft import get_peft_model_state_dict
 
 from sat_peft.data.threads import in_order
+from sat_peft.data.writing import Prediction, PredictionSet, check_format, check_names, write_format, writers
+from sat_peft.data.writing.files import text_file_replacement
+from sat_peft.data.writing.names import picture_paths, shared_annotation
+from sat_peft.data.writing.predictions import LOCAL_FILES
 from sat_peft.errors import UsageError
 from sat_peft.files.outputs import FolderLock, is_disk_full
-from sat_peft.formats import FORMATS, Prediction, PredictionSet, check_format, check_names, write_format
-from sat_peft.formats.files import text_file_replacement
-from sat_peft.formats.names import picture_paths, shared_annotation
-from sat_peft.formats.predictions import LOCAL_FILES
 from sat_peft.localization import covers_image
 from sat_peft.localization.scoring import check_min_area
 from sat_peft.prediction.folder import MAPS, MASKS, OVERLAYS, SKIPPED, check_prediction_folder, open_prediction_folder
@@ -98,7 +98,7 @@ def predict(
         output: the folder.
         accelerator: `Accelerator` of the run; every process takes its share of the images.
         labels: class index of every image, to localise; by default the classes are predicted.
-        formats: names of `FORMATS`. Those that the folder has already are written anew.
+        formats: names of `sat_peft.data.writing.writers()`. Those that the folder has already are written anew.
         multi, min_area: see `Localizer`.
         maps: also write the maps as 8-bit PNG in the size of the images.
         masks: also write the regions of the boxes as PNG, 0 or 255, and their outlines into formats that take polygons.
@@ -279,7 +279,7 @@ def _write_results(
         **settings,
     )
     # A format of an earlier call must not fall behind the journal.
-    wanted = [name for name in FORMATS if name in formats or (output / FORMATS[name].path).exists()]
+    wanted = [name for name, writer in writers().items() if name in formats or (output / writer.path).exists()]
     files = [write_format(name, output, predictions) for name in wanted]
     skipped = output / SKIPPED
     if failures:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from sat_peft.data.box_formats import from_xyxy
+from sat_peft.data.formats.coco import annotation
 from scene_writers.exported_scene import ExportedScene
 
 SPLIT_NAMES = {"train": "train2017", "validation": "val2017", "test": "test2017"}
@@ -28,17 +28,8 @@ def write_coco(root: Path, scenes: Iterable[ExportedScene], class_names: list[st
         file_name = f"{scene.name}.jpg"
         scene.save_image(root / name / file_name)
         content["images"].append({"id": number, "file_name": file_name, "width": width, "height": height})
-        box = from_xyxy([scene.box], "xywh")[0].tolist()
-        content["annotations"].append(
-            {
-                "id": number,
-                "image_id": number,
-                "category_id": category_id(scene.label),
-                "bbox": box,
-                "area": int(scene.scene.mask.sum()),
-                "iscrowd": 0,
-            }
-        )
+        area = int(scene.scene.mask.sum())
+        content["annotations"].append(annotation(number, number, category_id(scene.label), scene.box, area=area))
     (root / "annotations").mkdir()
     for name, content in files.items():
         (root / "annotations" / f"instances_{name}.json").write_text(json.dumps(content), encoding="utf-8")

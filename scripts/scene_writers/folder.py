@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from sat_peft.data.box_formats import from_xyxy
+from sat_peft.data.formats.folder import metadata_row
 from scene_writers.exported_scene import ExportedScene
 
 
@@ -21,6 +20,5 @@ def write_imagefolder(root: Path, scenes: Iterable[ExportedScene], class_names: 
     for scene in scenes:
         file_name = f"{scene.class_name}/{scene.name}.jpg"
         scene.save_image(root / scene.split / file_name)
-        objects = {"bbox": from_xyxy([scene.box], "xywh").tolist(), "categories": [scene.label]}
         with (root / scene.split / "metadata.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"file_name": file_name, "objects": objects}) + "\n")
+            file.write(metadata_row(file_name, [scene.box], [scene.label]))

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
-
-from sat_peft.data.box_formats import from_xyxy
+from sat_peft.data.formats.yolo import description, label_line
 from scene_writers.exported_scene import ExportedScene
 
 SPLIT_NAMES = {"train": "train", "validation": "val", "test": "test"}
@@ -20,10 +18,8 @@ def write_yolo(root: Path, scenes: Iterable[ExportedScene], class_names: list[st
         name = SPLIT_NAMES[scene.split]
         written[name] = f"images/{name}"
         scene.save_image(root / "images" / name / f"{scene.name}.jpg")
-        box = from_xyxy([scene.box], "yolo", scene.image_size)[0]
-        line = " ".join([str(scene.label), *(f"{value:.6f}" for value in box)])
         label_file = root / "labels" / name / f"{scene.name}.txt"
         label_file.parent.mkdir(parents=True, exist_ok=True)
-        label_file.write_text(line + "\n", encoding="utf-8")
-    content = {**written, "names": dict(enumerate(class_names))}
-    (root / "data.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        line = label_line(scene.label, scene.box, scene.image_size)
+        label_file.write_text(f"{line}\n", encoding="utf-8")
+    (root / "data.yaml").write_text(description(written, class_names), encoding="utf-8")

@@ -9,8 +9,8 @@ import torch
 from sat_peft.backbones import DataConfig
 from sat_peft.commands import count, evaluate, predict, run
 from sat_peft.data.transforms import training_transform
+from sat_peft.data.writing import writers
 from sat_peft.evaluation.registry import baselines
-from sat_peft.formats import FORMATS
 from sat_peft.localization import PROTOCOLS, thresholds
 from sat_peft.options import choices
 from sat_peft.options.presets import PRESETS
@@ -29,7 +29,7 @@ KINDS = [
 CARRIED_OUT = {
     "BaselineName": set(baselines()),
     "ProtocolName": set(PROTOCOLS),
-    "FormatName": set(FORMATS),
+    "FormatName": set(writers()),
     "ThresholdSource": set(thresholds._SOURCES),
     "HeadName": set(heads.HEAD_CLASSES),
     "ClassEvidence": set(readout.EVIDENCE_GAINS),

@@ -5,8 +5,8 @@ import resource
 
 import pytest
 
+from sat_peft.data.writing import Prediction
 from sat_peft.errors import UsageError
-from sat_peft.formats import Prediction
 from sat_peft.prediction.journal import Journal, JournalWriter, repair
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 from tiny_run import CLASSES, THRESHOLD, write_run
 
 from sat_peft import Localizer
+from sat_peft.data.writing import writers
 from sat_peft.errors import UsageError
-from sat_peft.formats import FORMATS
 from sat_peft.prediction import pictures
 from sat_peft.prediction.inputs import find_images, folder_labels
 from sat_peft.prediction.predict import _read_sample, predict
@@ -120,7 +120,7 @@ class Killed(BaseException):
 def test_killed_run_goes_on_to_the_same_files_without_doing_anything_twice(
     localizer, photos, tmp_path, monkeypatch, batches
 ):
-    options = {"maps": True, "overlays": True, "formats": tuple(FORMATS)}
+    options = {"maps": True, "overlays": True, "formats": tuple(writers())}
     (photos / "ant" / "1.png").rename(photos / "ant" / "0.png")
     run(localizer, photos, tmp_path / "whole", **options)
     localize, calls = localizer.localize_inputs, []
@@ -269,7 +269,7 @@ def test_longest_file_names_are_taken(localizer, tmp_path):
     for name in names:
         Image.effect_noise((9, 7), 90).save(tmp_path / "photos" / name, format="PNG")
     images = find_images([tmp_path / "photos" / name for name in names])
-    options = {"formats": tuple(FORMATS), "maps": True, "overlays": True}
+    options = {"formats": tuple(writers()), "maps": True, "overlays": True}
     for done_before in (0, 4):
         summary = predict(localizer, images, tmp_path / "out", Accelerator(cpu=True), **options)
         assert (summary.done_before, summary.failures) == (done_before, {})

@@ -1,7 +1,4 @@
-"""Data sets and annotation formats, each in a module of its own behind one registry.
-
-A module that defines `SOURCE = Source(...)` is a source; nothing else has to be told of it.
-"""
+"""What reads data sets of every format: the registry of `sat_peft.data.formats`, and what several of them share."""
 
 from sat_peft.data.sources.records import Problem, Problems, Record, SourceSplit
 from sat_peft.data.sources.registry import OpenSource, Source, find_source, load_source, open_source, sources

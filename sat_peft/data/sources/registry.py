@@ -1,18 +1,16 @@
-"""The registry of sources: every module of this package that defines `SOURCE` is one."""
+"""Opens data sets: what reads them is found by name, or by the layout of a folder."""
 
 from __future__ import annotations
 
 import inspect
 import os
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import import_module
 from pathlib import Path
 
 from datasets import Dataset
 
+from sat_peft.data.formats import registered
 from sat_peft.data.sources.build import build_dataset, check_rows_inside
 from sat_peft.data.sources.records import Kept, Problems, SourceSplit
 from sat_peft.errors import UsageError, unknown_choice
@@ -54,13 +52,9 @@ class Source:
         return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
 
-@cache
 def sources() -> dict[str, Source]:
-    """All sources by name. A new one is a module of this package with a `SOURCE`."""
-    package = import_module("sat_peft.data.sources")
-    modules = [import_module(f"{package.__name__}.{found.name}") for found in pkgutil.iter_modules(package.__path__)]
-    found = [module.SOURCE for module in modules if hasattr(module, "SOURCE")]
-    return {source.name: source for source in sorted(found, key=lambda source: source.name)}
+    """All sources by name. A new one is a module of `sat_peft.data.formats` with a `SOURCE`."""
+    return registered("SOURCE")
 
 
 def detect_source(folder: Path) -> Source:

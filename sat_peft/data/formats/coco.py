@@ -1,4 +1,4 @@
-"""COCO's object annotations: a JSON file per split, boxes as xywh in pixels, 0-based.
+"""COCO's object annotations, read and written: a JSON file per split, boxes as xywh in pixels, 0-based.
 
     ROOT/annotations/instances_{train,val,test}2017.json   ROOT/{train,val,test}2017/*.jpg     COCO
     ROOT/{train,valid,test}/_annotations.coco.json         beside the images                   Roboflow
@@ -10,15 +10,22 @@ are written as text or with a fraction of zero are taken as numbers.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import cv2
+import numpy as np
+
+from sat_peft.data.box_formats import from_xyxy
 from sat_peft.data.sources.files import SPLIT_NAMES, ImageFinder, require_folder
 from sat_peft.data.sources.objects import AnnotatedImage, object_split
 from sat_peft.data.sources.records import Kept, Problems, SourceSplit
 from sat_peft.data.sources.registry import Source
+from sat_peft.data.writing import PredictionSet, Writer
+from sat_peft.data.writing.files import text_file_replacement, write_array
 from sat_peft.errors import UsageError
 from sat_peft.files import FileProblem, is_file, is_folder, is_number, read_json, shown
 from sat_peft.files.readers import LARGE, is_yes, parse_number
@@ -235,3 +242,73 @@ def _detect(root: Path) -> bool:
 SOURCE = Source(
     "coco", "COCO's JSON annotations, also as labelling tools export them", _LAYOUT, _read, keeps=True, detect=_detect
 )
+
+
+def annotation(
+    number: int, image: int, category: int, box: list[float], *, area: float | None = None, **more: object
+) -> dict:
+    """One object as COCO has it.
+
+    Args:
+        number, image, category: numbers of the annotation, of its image and of its category.
+        box: xyxy, half open, absolute pixels.
+        area: of the object in pixels; by default that of the box.
+        more: further fields.
+    """
+    x, y, width, height = from_xyxy([box], "xywh")[0].tolist()
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "bbox": [x, y, width, height],
+        "area": width * height if area is None else area,
+        "iscrowd": 0,
+        **more,
+    }
+
+
+def write_coco(path: Path, predictions: PredictionSet) -> None:
+    """Writes a COCO data set: `images`, `annotations` with `bbox` [x, y, width, height] in pixels, `categories`.
+
+    Images, annotations and categories are numbered from 1, as in COCO, in the order of the images and of the classes.
+    Annotations carry the class probability as `score` besides COCO's own fields, and as `segmentation` the outlines of
+    the region, or, where masks were not asked for, of the box: readers that ask for masks get the box, and CVAT draws
+    it as a polygon. `file_name` is relative to the root folder of the images.
+    """
+    info = {
+        "description": "Predicted by sat_peft from image labels",
+        "protocol": predictions.protocol,
+        "threshold": predictions.threshold,
+        "threshold_source": predictions.threshold_source,
+    }
+    categories = [{"id": index, "name": name} for index, name in enumerate(predictions.class_names, 1)]
+    with text_file_replacement(path) as file:
+        file.write(f'{{"info": {json.dumps(info, ensure_ascii=False)},\n"images": ')
+        write_array(file, _predicted_images(predictions))
+        file.write(',\n"annotations": ')
+        write_array(file, _predicted_objects(predictions))
+        file.write(',\n"categories": ')
+        write_array(file, categories)
+        file.write("}\n")
+
+
+def _predicted_images(predictions: PredictionSet) -> Iterator[dict]:
+    for number, found in enumerate(predictions.predictions, 1):
+        width, height = found.image_size
+        yield {"id": number, "file_name": found.image_id, "width": width, "height": height}
+
+
+def _predicted_objects(predictions: PredictionSet) -> Iterator[dict]:
+    number = 0
+    for image, found in enumerate(predictions.predictions, 1):
+        for index, box in enumerate(found.boxes):
+            number += 1
+            x0, y0, x1, y1 = box
+            outlines = found.polygons[index] if found.polygons else [[[x0, y0], [x1, y0], [x1, y1], [x0, y1]]]
+            area = sum(cv2.contourArea(np.array(points, np.float32)) for points in outlines)
+            segmentation = [[side for point in points for side in point] for points in outlines]
+            category = found.label_index + 1
+            yield annotation(number, image, category, box, area=area, segmentation=segmentation, score=found.score)
+
+
+WRITER = Writer("coco", "coco.json", write_coco)

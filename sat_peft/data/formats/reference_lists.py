@@ -30,8 +30,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from sat_peft.data.box_formats import to_xyxy
+from sat_peft.data.formats.ilsvrc import class_names
 from sat_peft.data.sources.files import class_folders, image_files, numbers, require_file, require_folder
-from sat_peft.data.sources.ilsvrc import class_names
 from sat_peft.data.sources.imagenet import BOX_FORMAT, read_val_gt
 from sat_peft.data.sources.lists import first_existing, line, names_by_label, read_columns, read_names, whole_number
 from sat_peft.data.sources.records import Problems, Record, SourceSplit

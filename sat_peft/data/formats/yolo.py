@@ -1,4 +1,6 @@
-"""YOLO's text annotations in the layout of Ultralytics: boxes as centre and size in shares of the image's sides.
+"""YOLO's text annotations, read and written, in the layout of Ultralytics.
+
+Boxes are centre and size in shares of the image's sides.
 
     ROOT/data.yaml                          names, and where the images of train, val and test are
     ROOT/images/train/*.jpg                 or whatever data.yaml says: a folder, several, or a list of files
@@ -11,16 +13,21 @@ names, and may count from 1 where data.yaml counts from 0, or the other way roun
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
 
+from sat_peft.data.box_formats import from_xyxy
 from sat_peft.data.sources.files import SPLIT_NAMES, image_files, require_folder
 from sat_peft.data.sources.objects import AnnotatedImage, object_split
 from sat_peft.data.sources.records import Kept, Problems, SourceSplit
 from sat_peft.data.sources.registry import Source
+from sat_peft.data.writing import PredictionSet, Writer
+from sat_peft.data.writing.files import folder_replacement, link_images
+from sat_peft.data.writing.names import annotation_path
 from sat_peft.errors import UsageError
 from sat_peft.files import FileProblem, is_file, is_folder, read_lines, read_yaml, respelled, shown
 from sat_peft.files.readers import parse_number
@@ -272,3 +279,38 @@ def _detect(root: Path) -> bool:
 
 
 SOURCE = Source("yolo", "YOLO's text annotations with a data.yaml", _LAYOUT, _read, keeps=True, detect=_detect)
+
+
+def label_line(label: int, box: list[float], image_size: tuple[int, int]) -> str:
+    """The line of one object: its class from 0, centre and size of its xyxy box as shares of the image's sides."""
+    # Nine digits name a hundredth of a pixel in an image of any size that can be opened.
+    return " ".join([str(label), *(f"{value:.9g}" for value in from_xyxy([box], "yolo", image_size)[0].tolist())])
+
+
+def description(splits: Mapping[str, str], class_names: list[str]) -> str:
+    """The text of a data.yaml: a folder of images for each of `splits`, and the classes, numbered from 0."""
+    # A string in JSON is a string in YAML, whatever characters it holds.
+    names = "".join(f"  {index}: {json.dumps(name, ensure_ascii=False)}\n" for index, name in enumerate(class_names))
+    return "".join(f"{split}: {folder}\n" for split, folder in splits.items()) + f"names:\n{names}"
+
+
+def write_yolo(path: Path, predictions: PredictionSet) -> None:
+    """Writes a folder with labels/1.txt for the image CLASS/1.jpg, or labels/CLASS/1.txt where it is not to be flat,
+    `classes.txt`, `data.yaml`, and links to the images in `images`, where trainers look for them.
+
+    The format has no place for scores.
+    """
+    names = predictions.class_names
+    with folder_replacement(path) as folder:
+        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        text = description({"train": "images", "val": "images"}, names)
+        (folder / "data.yaml").write_text(text, encoding="utf-8")
+        link_images(folder / "images", predictions)
+        for found in predictions.predictions:
+            file = folder / "labels" / annotation_path(found.image_id, ".txt", flat=predictions.flat)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lines = [label_line(found.label_index, box, found.image_size) for box in found.boxes]
+            file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+WRITER = Writer("yolo", "yolo", write_yolo, named_by_stem=True)

@@ -1,4 +1,4 @@
-"""Pascal VOC's XML annotations: boxes from 1, the last pixel included.
+"""Pascal VOC's XML annotations, read and written: boxes from 1, the last pixel included.
 
     ROOT/VOCdevkit/VOC2012/{JPEGImages,Annotations,ImageSets/Main}   also ROOT = VOCdevkit or ROOT = VOC2012
     ROOT/{train,valid,test}/*.jpg with an .xml file beside each      flat folders
@@ -11,19 +11,26 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
-from pathlib import Path
-from xml.etree.ElementTree import Element
+from pathlib import Path, PurePosixPath
+from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 
+import numpy as np
+
+from sat_peft.data.box_formats import from_xyxy
 from sat_peft.data.sources.files import IMAGE_SUFFIXES, SPLIT_NAMES, image_files, numbers, require_folder, walk_files
 from sat_peft.data.sources.objects import AnnotatedImage, object_split
 from sat_peft.data.sources.records import Kept, Problems, SourceSplit
 from sat_peft.data.sources.registry import Source
+from sat_peft.data.writing import PredictionSet, Writer
+from sat_peft.data.writing.files import folder_replacement, link_images
+from sat_peft.data.writing.names import annotation_path
 from sat_peft.errors import UsageError
 from sat_peft.files import is_file, is_folder, read_lines, read_xml, respelled
 from sat_peft.files.readers import is_yes, parse_number
 
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _DECIMAL_COMMA = re.compile(r"^-?\d+,\d+$")
 # Lists of the splits, the first that exists is taken.
 _LISTS = {"train": ("train", "trainval"), "validation": ("val",), "test": ("test",)}
@@ -74,7 +81,7 @@ def _objects(
         if not name or box is None:
             problems.add(place, "an object needs a `name` and a `bndbox`.", "Add what is missing.")
             continue
-        text = " ".join(_corner(box, key, split, problems) for key in ("xmin", "ymin", "xmax", "ymax"))
+        text = " ".join(_corner(box, key, split, problems) for key in _CORNERS)
         values = numbers(text, 4, place, problems)
         if values is not None:
             classes.append(name)
@@ -190,3 +197,61 @@ def _detect(root: Path) -> bool:
 
 
 SOURCE = Source("voc", "Pascal VOC's XML annotations", _LAYOUT, _read, keeps=True, detect=_detect)
+
+
+def annotation(
+    image: str, image_size: tuple[int, int], objects: Iterable[tuple[str, list[float], dict]], source: str
+) -> Element:
+    """The `annotation` element of one image.
+
+    Args:
+        image: its path below the root folder, with forward slashes.
+        image_size: (width, height) in pixels.
+        objects: (class, box as xyxy, further elements of the object). Boxes become whole pixels.
+        source: where the annotation comes from.
+    """
+    path = PurePosixPath(image)
+    width, height = image_size
+    root = Element("annotation")
+    _add(root, folder="" if path.parent == PurePosixPath(".") else path.parent, filename=path.name)
+    _add(SubElement(root, "source"), database=source)
+    # Whatever the file holds, it was read as RGB.
+    _add(SubElement(root, "size"), width=width, height=height, depth=3)
+    _add(root, segmented=0)
+    for name, box, more in objects:
+        item = SubElement(root, "object")
+        _add(item, name=name, pose="Unspecified", truncated=0, difficult=0, **more)
+        corners = np.rint(from_xyxy([box], "voc")[0]).astype(int).tolist()
+        _add(SubElement(item, "bndbox"), **dict(zip(_CORNERS, corners, strict=True)))
+    indent(root)
+    return root
+
+
+def _add(parent: Element, **texts: object) -> None:
+    for tag, text in texts.items():
+        SubElement(parent, tag).text = str(text)
+
+
+def write_voc(path: Path, predictions: PredictionSet) -> None:
+    """Writes a folder with 1.xml for the image CLASS/1.jpg, or CLASS/1.xml where it is not to be flat, `labelmap.txt`
+    with the classes, and links to the images in `images`.
+
+    Boxes are whole pixels, 1-based, the last pixel included. The class probability stands in `confidence`, which VOC's
+    results have and its annotations do not; readers pass it over. There is no labelmap.txt where the name of a class
+    holds a colon or begins with `#`, which it cannot say.
+    """
+    with folder_replacement(path) as folder:
+        names = predictions.class_names
+        if not any(":" in name or name.startswith("#") for name in names):
+            lines = ["# label:color_rgb:parts:actions", *(f"{name}:::" for name in names)]
+            (folder / "labelmap.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        link_images(folder / "images", predictions)
+        for found in predictions.predictions:
+            file = folder / annotation_path(found.image_id, ".xml", flat=predictions.flat)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            objects = [(found.label, box, {"confidence": f"{found.score:.6f}"}) for box in found.boxes]
+            root = annotation(found.image_id, found.image_size, objects, "predicted by sat_peft")
+            ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
+
+
+WRITER = Writer("voc", "voc", write_voc, named_by_stem=True)

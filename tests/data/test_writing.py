@@ -16,9 +16,9 @@ from PIL import Image
 
 from sat_peft.data.box_formats import to_xyxy
 from sat_peft.data.sources import load_source
+from sat_peft.data.writing import Prediction, PredictionSet, check_format, check_names, write_format, writers
+from sat_peft.data.writing.names import picture_paths
 from sat_peft.errors import UsageError
-from sat_peft.formats import FORMATS, Prediction, PredictionSet, check_format, check_names, write_format
-from sat_peft.formats.names import picture_paths
 
 CLASSES = ["ant", "<script>alert('1 & 2')</script>", "größe: #1", 'a "b", c']
 # A 20 x 10 image whose left half is the object; one with two objects, one a single pixel in the last corner.
@@ -254,7 +254,7 @@ def test_imagefolder_is_read_by_the_recipes(tmp_path):
     }
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", writers())
 def test_second_writing_replaces_the_first(tmp_path, name):
     write(name, tmp_path)
     path = write(name, tmp_path, [LEFT_HALF])
@@ -264,7 +264,7 @@ def test_second_writing_replaces_the_first(tmp_path, name):
     assert not any("<c>" in str(file.relative_to(path)) for file in files)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", writers())
 def test_disk_that_is_full_leaves_the_earlier_version_whole(tmp_path, name):
     path = write(name, tmp_path, [LEFT_HALF])
 

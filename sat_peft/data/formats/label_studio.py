@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from sat_peft.data.box_formats import from_xyxy
-from sat_peft.formats.files import folder_replacement, text_file_replacement, write_array
-from sat_peft.formats.predictions import Prediction, PredictionSet
+from sat_peft.data.writing import Prediction, PredictionSet, Writer
+from sat_peft.data.writing.files import folder_replacement, text_file_replacement, write_array
 
 # Of the controls and the object in the labeling interface, which the results name.
 _CONTROL, _OUTLINES, _OBJECT = "label", "outline", "image"
@@ -74,3 +74,6 @@ def _regions(found: Prediction) -> Iterator[dict]:
             "value": value | {kind: [found.label]},
             "score": found.score,
         }
+
+
+WRITER = Writer("label_studio", "label_studio", write_label_studio)

@@ -1,6 +1,6 @@
 """Predicted boxes in the formats of annotation tools and detectors.
 
-`FORMATS` names them. Each has a file or folder of its own, written from a `PredictionSet` that is read one image at a
+`writers` names them. Each has a file or folder of its own, written from a `PredictionSet` that is read one image at a
 time, and written whole or not at all. Formats that name an annotation after its image without the suffix cannot hold
 `1.jpg` and `1.png` of one folder, or, flat, of any two; `check_format` tells before anything is predicted.
 """
@@ -11,48 +11,41 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sat_peft.data.formats import registered
+from sat_peft.data.writing.names import shared_annotation
+from sat_peft.data.writing.predictions import Prediction, PredictionSet
 from sat_peft.errors import UsageError, unknown_choice
-from sat_peft.formats.coco import write_coco
-from sat_peft.formats.json_lines import write_imagefolder, write_json_lines
-from sat_peft.formats.label_studio import write_label_studio
-from sat_peft.formats.names import shared_annotation
-from sat_peft.formats.predictions import Prediction, PredictionSet
-from sat_peft.formats.voc import write_voc
-from sat_peft.formats.yolo import write_yolo
 
-__all__ = ["FORMATS", "Format", "Prediction", "PredictionSet", "check_format", "write_format"]
+__all__ = ["Prediction", "PredictionSet", "Writer", "check_format", "check_names", "write_format", "writers"]
 
 
 @dataclass(frozen=True)
-class Format:
-    """Where a format is written and by what.
+class Writer:
+    """A format in which predictions are written.
 
     Args:
+        name: of the format.
         path: file or folder in the output folder.
         write: function(path, predictions).
         named_by_stem: the name of an annotation is that of its image without the suffix.
     """
 
+    name: str
     path: str
     write: Callable[[Path, PredictionSet], None]
     named_by_stem: bool = False
 
 
-FORMATS = {
-    "jsonl": Format("predictions.jsonl", write_json_lines),
-    "coco": Format("coco.json", write_coco),
-    "voc": Format("voc", write_voc, named_by_stem=True),
-    "yolo": Format("yolo", write_yolo, named_by_stem=True),
-    "label_studio": Format("label_studio", write_label_studio),
-    "imagefolder": Format("metadata.jsonl", write_imagefolder),
-}
+def writers() -> dict[str, Writer]:
+    """All of them by name. A new one is a module of `sat_peft.data.formats` with a `WRITER`."""
+    return registered("WRITER")
 
 
 def check_format(name: str, image_ids: Sequence[str], *, flat: bool = False) -> None:
     """Raises `UsageError` for an unknown format, or images that would share an annotation file in it."""
-    if name not in FORMATS:
-        raise unknown_choice("format", name, FORMATS)
-    if not FORMATS[name].named_by_stem:
+    if name not in writers():
+        raise unknown_choice("format", name, writers())
+    if not writers()[name].named_by_stem:
         return
     if shared := shared_annotation(image_ids, flat=flat):
         first, second = shared
@@ -76,6 +69,6 @@ def check_names(names: Sequence[str], what: str) -> None:
 
 def write_format(name: str, folder: Path, predictions: PredictionSet) -> Path:
     """Writes one format into `folder`, in place of an earlier version, and returns its file or folder."""
-    path = folder / FORMATS[name].path
-    FORMATS[name].write(path, predictions)
-    return path
+    writer = writers()[name]
+    writer.write(folder / writer.path, predictions)
+    return folder / writer.path

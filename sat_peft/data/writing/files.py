@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from sat_peft.data.writing.names import annotation_path
+from sat_peft.data.writing.predictions import PredictionSet
 from sat_peft.files.outputs import atomic_replacement
-from sat_peft.formats.names import annotation_path
-from sat_peft.formats.predictions import PredictionSet
 
 _NO_LINKS = (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 

@@ -1,4 +1,4 @@
-"""Class folders: the images that people have.
+"""Class folders, the images that people have, and the metadata.jsonl that names boxes for them, read and written.
 
     ROOT/train/CLASS/*.jpg   ROOT/test/CLASS/*.jpg   ROOT/validation/CLASS/*.jpg   the last two are optional
     ROOT/CLASS/*.jpg                                                               all of it is the train split
@@ -12,10 +12,12 @@ ROOT may hold classes.txt or classes.json with names for the classes; see `displ
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from sat_peft.data.box_formats import from_xyxy
 from sat_peft.data.sources.display_names import display_names
 from sat_peft.data.sources.files import (
     IMAGE_SUFFIXES,
@@ -27,6 +29,8 @@ from sat_peft.data.sources.files import (
 from sat_peft.data.sources.metadata import read_metadata
 from sat_peft.data.sources.records import Problems, Record, SourceSplit
 from sat_peft.data.sources.registry import Source
+from sat_peft.data.writing import PredictionSet, Writer
+from sat_peft.data.writing.files import text_file_replacement
 from sat_peft.errors import UsageError
 from sat_peft.files import is_folder
 from sat_peft.files.paths import shown_name
@@ -110,3 +114,26 @@ SOURCE = Source(
     _read,
     detect=_detect,
 )
+
+
+def metadata_row(file_name: str, boxes: list[list[float]], categories: list, **columns: object) -> str:
+    """A line of metadata.jsonl: the xyxy boxes of an image as COCO's, their classes, and further columns."""
+    objects = {"bbox": from_xyxy(boxes, "xywh").tolist(), "categories": categories}
+    return json.dumps({"file_name": file_name, **columns, "objects": objects}, ensure_ascii=False) + "\n"
+
+
+def write_imagefolder(path: Path, predictions: PredictionSet) -> None:
+    """Writes the metadata.jsonl that `load_dataset("imagefolder")` reads once it lies in the root folder of the images.
+
+    Columns: `label`, the given class, where it is known of any image; `predicted_label`; `score`, the probability of
+    the class that the boxes carry; and `objects` with `bbox` ([x, y, width, height] in pixels, as in COCO) and
+    `categories`. Classes are names: `dataset.class_encode_column("label")` makes a `ClassLabel` of them.
+    """
+    with text_file_replacement(path) as file:
+        for found in predictions.predictions:
+            columns = {"label": predictions.given_labels.get(found.image_id)} if predictions.given_labels else {}
+            columns |= {"predicted_label": predictions.predicted_label(found), "score": found.score}
+            file.write(metadata_row(found.image_id, found.boxes, [found.label] * len(found.boxes), **columns))
+
+
+WRITER = Writer("imagefolder", "metadata.jsonl", write_imagefolder)
