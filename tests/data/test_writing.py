@@ -2,7 +2,11 @@
 
 import errno
 import json
+import os
 import resource
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,6 +18,7 @@ import yaml
 from datasets import load_dataset
 from PIL import Image
 
+import sat_peft
 from sat_peft.data.box_formats import to_xyxy
 from sat_peft.data.sources import load_source
 from sat_peft.data.writing import Prediction, PredictionSet, check_format, check_names, write_format, writers
@@ -306,6 +311,35 @@ def test_pictures_have_a_name_of_their_own_each():
 def test_unknown_format_is_named():
     with pytest.raises(UsageError, match=r"unknown format 'coca'.*Did you mean 'coco'"):
         check_format("coca", [])
+
+
+def test_a_format_is_one_file(tmp_path):
+    """A file beside the others is found, read with and written with."""
+    package = shutil.copytree(
+        Path(sat_peft.__file__).parent, tmp_path / "sat_peft", ignore=lambda folder, names: {"recipes", "__pycache__"}
+    )
+    (package / "data" / "formats" / "names.py").write_text(
+        "from sat_peft.data.sources import Source, SourceSplit\n"
+        "from sat_peft.data.writing import Writer\n"
+        "def read(root, split, problems):\n"
+        "    return SourceSplit((root / f'{split}.names').read_text().split(), iter(()))\n"
+        "def write(path, predictions):\n"
+        "    path.write_text(' '.join(predictions.class_names))\n"
+        "SOURCE = Source('names', 'names of classes', 'ROOT/train.names', read)\n"
+        "WRITER = Writer('names', 'train.names', write)\n"
+    )
+    code = (
+        "from sat_peft.data.sources import Problems, sources\n"
+        "from sat_peft.data.writing import PredictionSet, write_format\n"
+        "from pathlib import Path\n"
+        "file = write_format('names', Path(), PredictionSet([], ['ant', 'bee'], 'original', 0.5, 'fixed'))\n"
+        "print(file, sources()['names'].read(Path(), 'train', Problems()).class_names)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+    )
+    assert run.stdout.splitlines() == ["train.names ['ant', 'bee']"], run.stderr
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\x00", "caf\udce9.jpg", "\x7f"])
