@@ -124,7 +124,7 @@ def write_model_card(path: Path, config: Config, accuracy: float, seconds: float
         "- Made by: `python scripts/pretrain_nano.py --output DIR`",
         "",
     ]
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join(lines), encoding="utf-8")
 
 
 def main() -> None:

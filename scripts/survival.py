@@ -124,14 +124,14 @@ def with_modules(call: Callable[[], object], file: Path) -> Callable[[], object]
 
     def recorded() -> None:
         call()
-        file.write_text("\n".join(sys.modules))
+        file.write_text("\n".join(sys.modules), encoding="utf-8")
 
     return recorded
 
 
 def import_modules(file: Path) -> None:
     """Imports the modules that `file` names, so that no child has to: that took most of its time."""
-    for name in file.read_text().splitlines():
+    for name in file.read_text(encoding="utf-8").splitlines():
         # Some are attributes of others, and none is needed.
         with contextlib.suppress(Exception):
             importlib.import_module(name)
@@ -161,7 +161,7 @@ def forked(call: Callable[[], object], moment: int, folder: Path, log: Path) -> 
                     status = error.code or 0
                 except BaseException:
                     traceback.print_exc(file=output)
-            log.write_text(output.getvalue())
+            log.write_text(output.getvalue(), encoding="utf-8")
             os.write(writer, str(changes["count"]()).encode())
         finally:
             os._exit(status if isinstance(status, int) else 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import errno
+import io
 import os
 import signal
 import sys
@@ -153,6 +154,9 @@ def run(main: Callable[[Any], int | None], options: Callable[[], Any], *, interr
         What `main` returns: the exit status, or None.
     """
     settings = None
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of classes and files may have characters that a console or a redirection of few cannot show.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         settings = options()
         heed_sigterm()

@@ -46,6 +46,12 @@ def is_folder(path: str | Path) -> bool:
     return os.path.isdir(path)
 
 
+def lies_below(path: str | Path, folder: str | Path) -> bool:
+    """Whether an absolute path begins with a folder, both written alike; links and `..` are not looked through."""
+    # Not by pathlib, which takes as long as all else.
+    return str(path).startswith(os.path.join(str(folder), ""))
+
+
 def path_problem(path: str | Path) -> FileProblem | None:
     """What keeps `path` from being opened as a file, without opening it; None where nothing does."""
     try:

@@ -104,7 +104,12 @@ def _write(peft_model: PeftModel, adapter_name: str, folder: Path) -> None:
 
 def _flush(path: Path) -> None:
     """Waits until a file or the entries of a folder are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    except PermissionError:
+        if path.is_dir():
+            return  # Windows opens no folder, and writes its entries by itself.
+        raise
     try:
         os.fsync(descriptor)
     finally:

@@ -1,6 +1,8 @@
 """Where the settings of a recipe come from, and what is said of those that cannot be."""
 
+import io
 import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -174,3 +176,11 @@ def test_errors_of_the_system_and_signals_end_a_command_with_a_line(error, words
         run(main, lambda: None, interrupted="go on with it")
     assert ended.value.code == code
     assert words in capsys.readouterr().err
+
+
+def test_a_console_of_few_characters_gets_escapes(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="cp1252"))
+    run(lambda config: print("größe 猫 \udce9"), Config, interrupted="")
+    sys.stdout.flush()
+    assert written.getvalue().decode("cp1252").strip() == r"größe \u732b \udce9"

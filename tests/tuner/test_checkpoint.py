@@ -1,6 +1,7 @@
 """Adapter folders and reference checkpoints: what is written, and what a damaged or foreign file says."""
 
 import argparse
+import errno
 import json
 import os
 import pickle
@@ -55,6 +56,28 @@ def test_files_have_the_permissions_of_any_new_file(folder, tmp_path):
     (tmp_path / "other").touch()
     mode = (tmp_path / "other").stat().st_mode
     assert {path.name: path.stat().st_mode for path in folder.iterdir()} == dict.fromkeys((CONFIG, WEIGHTS, CARD), mode)
+
+
+def test_saving_on_a_system_that_opens_no_folders(tmp_path, monkeypatch):
+    """As Windows, which also flushes no file through a descriptor that may not write."""
+    system_open, system_fsync, writable = os.open, os.fsync, set()
+
+    def open_file(path, flags, *arguments, **options):
+        if os.path.isdir(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        descriptor = system_open(path, flags, *arguments, **options)
+        (writable.add if flags & (os.O_RDWR | os.O_WRONLY) else writable.discard)(descriptor)
+        return descriptor
+
+    def fsync(descriptor):
+        if descriptor not in writable:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        system_fsync(descriptor)
+
+    monkeypatch.setattr(checkpoint.os, "open", open_file)
+    monkeypatch.setattr(checkpoint.os, "fsync", fsync)
+    folder = save_adapter(adapted(), tmp_path / "adapter")
+    assert sorted(path.name for path in folder.iterdir()) == sorted((CONFIG, WEIGHTS, CARD))
 
 
 def test_folder_holds_three_files_and_no_machine_paths(folder):

@@ -51,7 +51,7 @@ def _records(
     """Of the images in the folders of `classes`, which are their names below `folder` by label."""
     root, folder = Path(os.path.abspath(root)), Path(os.path.abspath(folder))
     rows = read_metadata(root, folder, first=split == "train", problems=problems)
-    start = len(str(root).rstrip("/")) + 1
+    start = len(os.path.join(str(root), ""))
     for label, names in enumerate(classes.values()):
         for name in names:
             for path in image_files(folder / name, problems):

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from sat_peft.data.sources.records import Problems
 from sat_peft.errors import UsageError
 from sat_peft.files import is_file, is_folder, path_problem, respelled, shown, spelled
-from sat_peft.files.paths import shown_path
+from sat_peft.files.paths import lies_below, shown_path
 from sat_peft.files.readers import parse_number
 
 # The names that the splits have in the layouts of people, the first that exists is taken.
@@ -153,7 +153,7 @@ class ImageFinder:
 
     def __init__(self, folder: Path, root: Path, problems: Problems):
         self.folder, self.root = os.path.abspath(folder), os.path.abspath(root)
-        if not f"{self.folder}/".startswith(self.root.rstrip("/") + "/"):
+        if self.folder != self.root and not lies_below(self.folder, self.root):
             self.root = os.path.dirname(self.folder)  # a folder that was named on its own
         self.problems = problems
         self._droppable = {*_IMAGE_FOLDERS, *Path(self.folder).parts[-3:], *Path(self.root).parts[-1:]}
@@ -194,12 +194,12 @@ class ImageFinder:
         return same if is_file(same) and self._is_below_root(os.path.normpath(same)) else None
 
     def _is_below_root(self, path: str) -> bool:
-        return path.startswith(self.root.rstrip("/") + "/")
+        return lies_below(path, self.root)
 
     def image_id(self, path: Path) -> str:
         """The path below the root, with forward slashes: the same on every machine."""
         # Not by pathlib, which takes as long as all else.
-        return str(path)[len(self.root.rstrip("/")) + 1 :].replace(os.sep, "/")
+        return str(path)[len(os.path.join(self.root, "")) :].replace(os.sep, "/")
 
 
 def _undecodable(name: str) -> bool:

@@ -14,6 +14,7 @@ from sat_peft.data.box_formats import to_xyxy
 from sat_peft.data.sources.files import METADATA_NAMES, ImageFinder, is_system_folder
 from sat_peft.data.sources.records import Problems
 from sat_peft.files import FileProblem, is_file, is_number, parse_json, path_problem, read_csv, read_lines, shown
+from sat_peft.files.paths import lies_below
 from sat_peft.files.readers import parse_number
 
 _OBJECTS = "objects"
@@ -135,10 +136,6 @@ def _is_four(box: object) -> bool:
     return isinstance(box, list) and len(box) == 4
 
 
-def _is_inside(path: Path, folder: Path) -> bool:
-    return str(path).startswith(f"{folder}/")
-
-
 def _files_below(folder: Path, seen: set[tuple[int, int]]) -> list[Path]:
     """The metadata files below a folder; whatever cannot be listed is told when the images are looked for."""
     found, folders = [], []
@@ -176,7 +173,7 @@ def read_metadata(root: Path, folder: Path, *, first: bool, problems: Problems) 
     """
     found: dict[str, MetadataRow] = {}
     for file in metadata_files(root, folder):
-        shared = not _is_inside(file, folder) and folder != root
+        shared = not lies_below(file, folder) and folder != root
         finder = ImageFinder(file.parent, root, problems)
         for number, row in _rows(file, problems):
             where = f"{file}, line {number}"
@@ -185,7 +182,7 @@ def read_metadata(root: Path, folder: Path, *, first: bool, problems: Problems) 
                 continue
             noted = problems if first or not shared else Problems(skip=True)
             image = finder.find(row["file_name"], where, noted)
-            if image is None or not _is_inside(image, folder):
+            if image is None or not lies_below(image, folder):
                 continue
             boxes = _boxes(row, where, problems)
             if boxes is None:
