@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from sat_peft.evaluation.measure import Measured
+from sat_peft.evaluation.registry import method_titles
 
 # Standard errors that two methods lie apart before the images tell which is better.
 _APART = 2.0
@@ -22,16 +23,18 @@ def standing(methods: Mapping[str, Measured]) -> str | None:
         methods: what was measured on the same images, by name; SAT is `sat`.
     """
     known = {name: each for name, each in methods.items() if each.figures.get("gt_known") is not None}
-    others = [each for name, each in known.items() if name != "sat"]
+    others = [name for name in known if name != "sat"]
     if "sat" not in known or not others:
         return None
-    sat, rival = known["sat"], max(others, key=lambda each: each.figures["gt_known"])
+    best = max(others, key=lambda name: known[name].figures["gt_known"])
+    # Of a box without a map, the title in a table says more than a sentence should.
+    sat, rival, title = known["sat"], known[best], method_titles().get(best, known[best].title)
     ours, theirs = sat.figures["gt_known"], rival.figures["gt_known"]
     images = sat.evaluation.result.num_images
     doubt = "" if _told_apart(sat, rival) else f"; {images} images do not tell the two apart"
     if theirs > ours:
-        return f"Not SAT ({ours:.1f} % GT-known Loc) but {rival.title} ({theirs:.1f} %) localises best here{doubt}."
-    return f"SAT localises best here: {ours:.1f} % GT-known Loc, the next, {rival.title}, {theirs:.1f} %{doubt}."
+        return f"Not SAT ({ours:.1f} % GT-known Loc) but {title} ({theirs:.1f} %) localises best here{doubt}."
+    return f"SAT localises best here: {ours:.1f} % GT-known Loc, the next, {title}, {theirs:.1f} %{doubt}."
 
 
 def _told_apart(one: Measured, other: Measured) -> bool:
