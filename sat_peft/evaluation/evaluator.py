@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from sat_peft.cpu import release_freed_memory
 from sat_peft.data.transforms import CENTRE_OF_TEN
+from sat_peft.evaluation.views import see_views
 from sat_peft.localization import (
     LocalizationAccumulator,
     LocalizationResult,
@@ -187,13 +188,18 @@ def ten_crop(method: Method) -> Method:
     return localize
 
 
-def mirrored(method: Method) -> Method:
-    """`method` with test-time augmentation: the mean of logits and maps over each image and its mirror image."""
+def augmented(method: Method, tta: str) -> Method:
+    """`method` with a test-time augmentation, as `see_views` has it."""
+    if tta == "none":
+        return method
 
     def localize(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        plain, mirror = method(images, labels), method(images.flip(-1), labels)
-        maps = [(seen + turned.flip(-1)) / 2 for seen, turned in zip(plain[1:], mirror[1:], strict=True)]
-        return (plain[0] + mirror[0]) / 2, *maps
+        def see(view: torch.Tensor) -> tuple[torch.Tensor, Callable]:
+            logits, *maps = method(view, labels)
+            return logits, lambda _: tuple(maps)
+
+        logits, maps = see_views(see, images, labels, tta)
+        return logits, *maps
 
     return localize
 
