@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader
 
 from sat_peft.cpu import release_freed_memory
 from sat_peft.data.transforms import CENTRE_OF_TEN
-from sat_peft.evaluation.views import see_views
 from sat_peft.localization import (
     LocalizationAccumulator,
     LocalizationResult,
@@ -188,18 +187,13 @@ def ten_crop(method: Method) -> Method:
     return localize
 
 
-def augmented(method: Method, tta: str) -> Method:
-    """`method` with a test-time augmentation, as `see_views` has it."""
-    if tta == "none":
-        return method
+def mirrored(method: Method) -> Method:
+    """`method` with test-time augmentation: the mean of logits and maps over each image and its mirror image."""
 
     def localize(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        def see(view: torch.Tensor) -> tuple[torch.Tensor, Callable]:
-            logits, *maps = method(view, labels)
-            return logits, lambda _: tuple(maps)
-
-        logits, maps = see_views(see, images, labels, tta)
-        return logits, *maps
+        plain, mirror = method(images, labels), method(images.flip(-1), labels)
+        maps = [(seen + turned.flip(-1)) / 2 for seen, turned in zip(plain[1:], mirror[1:], strict=True)]
+        return (plain[0] + mirror[0]) / 2, *maps
 
     return localize
 

@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch.utils.data import DataLoader
 
 from sat_peft.errors import UsageError
-from sat_peft.evaluation.evaluator import Evaluation, Method, augmented, evaluate, threshold_of_maps
+from sat_peft.evaluation.evaluator import Evaluation, Method, evaluate, mirrored, threshold_of_maps
 from sat_peft.evaluation.figures import CLASSIFICATION, MAIN_FIGURES
 from sat_peft.evaluation.registry import baselines, method_titles
 from sat_peft.localization import Protocol, choose_threshold, get_protocol
@@ -122,7 +122,7 @@ def measure(
         priors: names of baselines of which those without maps are measured, with the classes of SAT and where a
             held-out split chooses their boxes.
         bootstrap: resamples behind the confidence intervals, which the main process alone computes.
-        tta: test-time augmentation of every method, on whatever images: `none`, `flip` or `crops`.
+        tta: test-time augmentation of every method, on whatever images: `none` or `flip`.
         augment: wraps a method where `loaders.test` has several views of an image (`ten_crop`).
         see: sees the maps of `loaders.test`, as `evaluate` has it.
 
@@ -164,6 +164,11 @@ def measure(
             elif held_out.num_with_boxes and evaluation.num_with_boxes:
                 boxes[prior] = baseline.prior(held_out.images, evaluation.images, protocol)
     return measured | boxes
+
+
+def augmented(method: Method, tta: str) -> Method:
+    """`method` with the test-time augmentation `tta`: `none` or `flip`."""
+    return mirrored(method) if tta == "flip" else method
 
 
 def sat_method(model: PeftModel, *, block_maps: bool = False) -> Method:

@@ -18,11 +18,7 @@ def _names(folder: str) -> tuple[str, ...]:
 BASELINE_NAMES = _names("evaluation/baselines")
 BaselineName = Literal[BASELINE_NAMES]
 # Test-time augmentation, and what the maps and classes of an image then are.
-TTA_IN_WORDS = {
-    "none": "",
-    "flip": "mean over each image and its mirror image",
-    "crops": "maps are the mean over four overlapping corners of each image, enlarged",
-}
+TTA_IN_WORDS = {"none": "", "flip": "mean over each image and its mirror image"}
 TtaName = Literal[tuple(TTA_IN_WORDS)]
 ProtocolName = Literal[_names("localization/protocols")]
 

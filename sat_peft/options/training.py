@@ -140,7 +140,7 @@ class EvaluationOptions:
     validation or training images suggest without any."""
     tta: TtaName = "none"
     """Test-time augmentation of all methods: `flip` takes the mean over an image and its mirror image, in twice the
-    time, `crops` the mean of the maps over four enlarged corners, in five times. Predictions of the run take it too."""
+    time. Predictions of the run take it too."""
     eval_batch_size: int = 64
     """Images per process and evaluation step."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import typing
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from sat_peft.backbones import DataConfig, resolve_data_config
 from sat_peft.data.decoding import decode_image, image_to_tensor
 from sat_peft.data.transforms import evaluation_steps
 from sat_peft.errors import UsageError, unknown_choice
-from sat_peft.evaluation.views import see_views
 from sat_peft.localization import ThresholdChoice, choose_threshold, localize, localize_all
 from sat_peft.localization.scoring import check_min_area
 from sat_peft.options.choices import TtaName
@@ -55,15 +54,13 @@ def logits_and_maps(
         model: with a SAT adapter, in evaluation mode.
         images: normalised.
         labels: (B,) classes whose maps are wanted; by default the most probable ones.
-        tta: test-time augmentation: `none`, `flip` or `crops`; see `sat_peft.evaluation.views`.
+        tta: test-time augmentation: `none`, or `flip` for the mean over each image and its mirror image.
     """
-
-    def see(view: torch.Tensor) -> tuple[torch.Tensor, Callable]:
-        output = model(view)
-        return output.logits, lambda labels: (output.maps_of(labels),)
-
-    logits, (maps,) = see_views(see, images, labels, tta)
-    return logits, maps
+    views = [model(images), model(images.flip(-1))] if tta == "flip" else [model(images)]
+    logits = sum(view.logits for view in views) / len(views)
+    labels = logits.argmax(-1) if labels is None else labels
+    maps = [view.maps_of(labels) for view in views]
+    return logits, (maps[0] if len(maps) == 1 else (maps[0] + maps[1].flip(-1)) / 2)
 
 
 class Localizer:
@@ -73,8 +70,8 @@ class Localizer:
         model: a PEFT model whose active adapter is a SAT adapter. It is moved to `device` and set to evaluation mode.
         threshold: threshold of the maps, in [0, 1]; by default that of the protocol `original`.
         device: device of the model, by default an accelerator where there is one.
-        tta: test-time augmentation: `none`; `flip` for the mean over each image and its mirror image, in twice the
-            time; `crops` for the mean of the maps over four corners, in five times the time.
+        tta: test-time augmentation: `none`, or `flip` for the mean over each image and its mirror image, in twice the
+            time.
 
     Raises:
         UsageError: a threshold outside of [0, 1], or another `tta`.

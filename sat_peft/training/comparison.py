@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader
 
 from sat_peft.data.features import rows_with_boxes
 from sat_peft.data.loaders import Loaders
-from sat_peft.evaluation.evaluator import Evaluation, augmented
+from sat_peft.evaluation.evaluator import Evaluation
 from sat_peft.evaluation.frozen import save_trained
 from sat_peft.evaluation.health import Health, examine
-from sat_peft.evaluation.measure import Measured, MeasuredLoaders, measure, sat_method
+from sat_peft.evaluation.measure import Measured, MeasuredLoaders, augmented, measure, sat_method
 from sat_peft.evaluation.registry import baselines, localizers, method_titles, needed_classifiers
 from sat_peft.evaluation.standing import standing
 from sat_peft.evaluation.summaries import summary_loader

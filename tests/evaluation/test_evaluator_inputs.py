@@ -10,7 +10,7 @@ from sat_peft.data import splits
 from sat_peft.data.loaders import build_evaluation_loader
 from sat_peft.data.transforms import CENTRE_OF_TEN, evaluation_transform
 from sat_peft.errors import UsageError
-from sat_peft.evaluation.evaluator import augmented, collect_maps, evaluate, ten_crop
+from sat_peft.evaluation.evaluator import collect_maps, evaluate, mirrored, ten_crop
 from sat_peft.localization import get_protocol, score_maps
 
 CONFIG = DataConfig((224, 224), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")
@@ -106,7 +106,7 @@ def test_mean_over_mirror_images_is_turned_back():
         return maps[:, 0], maps, torch.stack([maps, 2 * maps])
 
     images = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
-    logits, maps, block_maps = augmented(method, "flip")(images, torch.tensor([10, 20]))
+    logits, maps, block_maps = mirrored(method)(images, torch.tensor([10, 20]))
     # Columns 1 to 5 in one view and 5 to 1 in the other: every column is weighed by 3.
     expected = 3 * images[:, 0] + torch.tensor([10.0, 20.0])[:, None, None]
     torch.testing.assert_close(maps, expected)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from tiny_run import CLASSES, THRESHOLD, write_run
 
@@ -79,20 +78,6 @@ def test_mean_over_the_mirror_image(run, localizer, labels):
     np.testing.assert_allclose(found.map, (views[0] + views[1][:, ::-1]) / 2, atol=1e-6)
 
 
-@pytest.mark.parametrize("labels", [None, [2]])
-def test_mean_over_enlarged_corners(run, localizer, labels):
-    image = picture()
-    [whole] = localizer(image, labels)
-    [found] = Localizer.from_pretrained(run, device="cpu", tta="crops")(image, labels)
-    assert found.score == pytest.approx(whole.score, abs=1e-5)
-    assert (found.map.shape, whole.map.shape) == ((6, 6), (4, 4))
-    enlarged = F.interpolate(localizer.transform(torch.from_numpy(image).permute(2, 0, 1))[None], 96, mode="bicubic")
-    corner = enlarged[:, :, :64, 32:]
-    [of_corner] = localizer.localize_inputs(corner, [(90, 60)], [found.label_index])
-    # The last two columns of the first two rows are in no other corner.
-    np.testing.assert_allclose(found.map[:2, 4:], of_corner.map[:2, 2:], atol=1e-5)
-
-
 def test_augmentation_is_that_of_the_run_unless_another_is_asked_for(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     config = json.loads((copy / "config.json").read_text())
@@ -100,7 +85,7 @@ def test_augmentation_is_that_of_the_run_unless_another_is_asked_for(run, tmp_pa
     assert Localizer.from_pretrained(copy, device="cpu").tta == "flip"
     assert Localizer.from_pretrained(copy, device="cpu", tta="none").tta == "none"
     assert Localizer.from_pretrained(run, device="cpu").tta == "none"
-    with pytest.raises(UsageError, match=r"'turn'.*none, flip, crops"):
+    with pytest.raises(UsageError, match=r"'turn'.*none, flip"):
         Localizer.from_pretrained(run, device="cpu", tta="turn")
 
 
