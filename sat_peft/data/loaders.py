@@ -20,8 +20,9 @@ from sat_peft.localization import Protocol
 
 # Of all loader processes of a training process together: 7,000 images of 224 x 224 pixels.
 CACHE_BYTES = 2**30
-# Training images whose maps tell a threshold where there are no boxes; more change it little.
-UNLABELLED_IMAGES = 1000
+# Training images that a class readout is fitted on, and those whose maps tell a threshold where there are no boxes, at
+# most; more change little.
+READOUT_IMAGES, UNLABELLED_IMAGES = 1000, 250
 
 
 class ImageRows(Dataset):
@@ -130,13 +131,15 @@ def collate(samples: list[dict]) -> dict:
 class Loaders:
     """Loaders by split; `validation` is None where there is no such split.
 
-    `unlabelled` has training images as they are evaluated, for what needs maps but no boxes. `features` has the
-    training images too, as the frozen blocks left them (`sat_peft.data.feature_cache`), or is None.
+    `readout` has training images as they are evaluated, for the class readout, and `unlabelled` fewer of them, whose
+    maps choose a threshold where there are no boxes. `features` has the training images too, as the frozen blocks left
+    them (`sat_peft.data.feature_cache`), or is None.
     """
 
     train: DataLoader
     validation: DataLoader | None
     test: DataLoader
+    readout: DataLoader
     unlabelled: DataLoader
     features: DataLoader | None = None
 
@@ -248,5 +251,5 @@ def build_loaders(
     train = training_loader(
         rows, EpochSampler(len(rows), seed), collate, batch_size=batch_size, num_workers=num_workers
     )
-    few = sample_evenly(splits["train"], UNLABELLED_IMAGES)
-    return Loaders(train, evaluation(splits.get("validation")), evaluation(splits.get("test")), evaluation(few))
+    few = (evaluation(sample_evenly(splits["train"], count)) for count in (READOUT_IMAGES, UNLABELLED_IMAGES))
+    return Loaders(train, evaluation(splits.get("validation")), evaluation(splits.get("test")), *few)

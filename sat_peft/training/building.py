@@ -216,7 +216,7 @@ def fit_readout(model: PeftModel, loaders: Loaders, options: ModelOptions) -> No
     """
     if not options.class_readout:
         return
-    state, loader = PartialState(), loaders.unlabelled
+    state, loader = PartialState(), loaders.readout
     share = Subset(loader.dataset, range(state.process_index, len(loader.dataset), state.num_processes))
     batches = DataLoader(
         share, batch_size=loader.batch_size, collate_fn=loader.collate_fn, num_workers=loader.num_workers
