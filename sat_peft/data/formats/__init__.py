@@ -1,6 +1,6 @@
 """Every data set and annotation format, a file each: `SOURCE` reads it, `WRITER` writes predictions in it.
 
-A module that defines either, or both, is found here; nothing else has to be told of it.
+A module that defines either, or both, is found here; `options/choices.py` repeats the names of the writers.
 """
 
 from __future__ import annotations
