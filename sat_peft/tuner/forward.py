@@ -103,6 +103,7 @@ def _feature_methods(vit: nn.Module) -> list[str]:
 
 
 def _features_without_adapter(vit: nn.Module, method: str, *args, **kwargs):
+    """timm's own method. Raises `UsageError` while an adapter is active."""
     if vit.norm.current_adapter is not None and not vit.norm.sat_record.without_token:
         raise UsageError(
             f"{method}() would return the spatial token among the patches. Call it inside disable_adapter() for the "

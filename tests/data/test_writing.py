@@ -2,11 +2,7 @@
 
 import errno
 import json
-import os
 import resource
-import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,10 +11,10 @@ import numpy as np
 import pytest
 import supervision
 import yaml
+from added_modules import run_with_modules
 from datasets import load_dataset
 from PIL import Image
 
-import sat_peft
 from sat_peft.data.box_formats import to_xyxy
 from sat_peft.data.sources import load_source
 from sat_peft.data.writing import Prediction, PredictionSet, check_format, check_names, write_format, writers
@@ -315,10 +311,7 @@ def test_unknown_format_is_named():
 
 def test_a_format_is_one_file(tmp_path):
     """A file beside the others is found, read with and written with."""
-    package = shutil.copytree(
-        Path(sat_peft.__file__).parent, tmp_path / "sat_peft", ignore=lambda folder, names: {"recipes", "__pycache__"}
-    )
-    (package / "data" / "formats" / "names.py").write_text(
+    module = (
         "from sat_peft.data.sources import Source, SourceSplit\n"
         "from sat_peft.data.writing import Writer\n"
         "def read(root, split, problems):\n"
@@ -335,11 +328,8 @@ def test_a_format_is_one_file(tmp_path):
         "file = write_format('names', Path(), PredictionSet([], ['ant', 'bee'], 'original', 0.5, 'fixed'))\n"
         "print(file, sources()['names'].read(Path(), 'train', Problems()).class_names)"
     )
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
-    )
-    assert run.stdout.splitlines() == ["train.names ['ant', 'bee']"], run.stderr
+    lines = run_with_modules(tmp_path, {"data/formats/names.py": module}, code)
+    assert lines == ["train.names ['ant', 'bee']"]
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\x00", "caf\udce9.jpg", "\x7f"])

@@ -1,17 +1,12 @@
 """Which baselines there are, which need training, and which methods come of their names."""
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
 import timm
 import torch
+from added_modules import run_with_modules
 
-import sat_peft
 from sat_peft.commands import evaluate
 from sat_peft.evaluation.registry import baselines, localizers, method_titles, needed_classifiers
 from sat_peft.localization import PROTOCOLS
@@ -31,18 +26,17 @@ def test_choices_of_the_command_line_are_the_registries():
 
 def test_a_baseline_and_a_protocol_are_one_file_each(tmp_path):
     """Files beside the others are found, named and taken like them, and names alone import nothing heavy."""
-    package = shutil.copytree(
-        Path(sat_peft.__file__).parent, tmp_path / "sat_peft", ignore=lambda folder, names: {"recipes", "__pycache__"}
-    )
-    (package / "evaluation" / "baselines" / "cam_again.py").write_text(
-        "from sat_peft.evaluation.registry import Baseline\n"
-        "BASELINE = Baseline('CAM again', lambda classifier: classifier.localize, classes_of='cam')\n"
-    )
-    (package / "localization" / "protocols" / "wsol96.py").write_text(
-        "import dataclasses\n"
-        "from sat_peft.localization.protocols.wsol import PROTOCOL as WSOL, ImageTransform\n"
-        "PROTOCOL = dataclasses.replace(WSOL, name='wsol96', image=ImageTransform(resize=(96, 96)))\n"
-    )
+    modules = {
+        "evaluation/baselines/cam_again.py": (
+            "from sat_peft.evaluation.registry import Baseline\n"
+            "BASELINE = Baseline('CAM again', lambda classifier: classifier.localize, classes_of='cam')\n"
+        ),
+        "localization/protocols/wsol96.py": (
+            "import dataclasses\n"
+            "from sat_peft.localization.protocols.wsol import PROTOCOL as WSOL, ImageTransform\n"
+            "PROTOCOL = dataclasses.replace(WSOL, name='wsol96', image=ImageTransform(resize=(96, 96)))\n"
+        ),
+    }
     code = (
         "import sys, tyro; from sat_peft.options.training import EvaluationOptions\n"
         "options = tyro.cli(EvaluationOptions, args='--baselines cam_again --protocol wsol96'.split())\n"
@@ -52,11 +46,8 @@ def test_a_baseline_and_a_protocol_are_one_file_each(tmp_path):
         "print(method_titles()['cam_again'], needed_classifiers(['cam_again']))\n"
         "print(get_protocol('wsol96').evaluation_size())"
     )
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
-    )
-    assert run.stdout.splitlines() == ["cam_again wsol96 False False", "CAM again ['cam']", "(96, 96)"], run.stderr
+    lines = run_with_modules(tmp_path, modules, code)
+    assert lines == ["cam_again wsol96 False False", "CAM again ['cam']", "(96, 96)"]
 
 
 @pytest.mark.parametrize(
