@@ -1,8 +1,8 @@
 """Containers that are damaged, hostile or in the wrong place: one kind of error, and soon."""
 
+import cProfile
 import json
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -115,9 +115,9 @@ def test_aliases_are_never_expanded(tmp_path):
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
     (tmp_path / "data.yaml").write_text("\n".join([*lines, "names: *a9", "train: *a9"]))
-    start = time.process_time()
-    assert len(shown(read_yaml(tmp_path / "data.yaml")["names"])) <= 160
-    assert time.process_time() - start < 2
+    profile = cProfile.Profile()
+    assert len(profile.runcall(lambda: shown(read_yaml(tmp_path / "data.yaml")["names"]))) <= 160
+    assert sum(entry.callcount for entry in profile.getstats()) < 100_000  # of 3.5 billion texts if expanded
 
 
 def test_csv_field_beyond_the_limit(tmp_path):
