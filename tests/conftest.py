@@ -4,8 +4,13 @@ import os
 
 import pytest
 
-# Tests run side by side: one thread each keeps them from waiting for each other's cores.
+# Tests run side by side: with one thread each, on cores of their own, they do not wait for each other's cores. What a
+# test starts or sets to "all cores" stays on them too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    workers, cores = int(os.environ["PYTEST_XDIST_WORKER_COUNT"]), sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[number::workers] or {cores[number % len(cores)]})
 # Nothing is fetched in tests; without this, every look-up would be retried for a minute on a machine without network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import timm
 from huggingface_hub import EvalResult, ModelCardData
@@ -12,6 +13,8 @@ from sat_peft.files.paths import as_code
 CARD_NAME = "README.md"
 _TAGS = ["timm", "spatial-aware-token", "weakly-supervised-object-localization"]
 _CLASSES_SHOWN = 20
+# The title of the form that PEFT takes from huggingface_hub where there is no card.
+_FORM = "# Model Card for Model ID"
 
 _TEXT = """---
 {metadata}
@@ -106,6 +109,18 @@ def adapter_card(
         sections="".join(f"{section}\n\n" for section in sections),
         limits="".join(f"- {each}\n" for each in limits),
     )
+
+
+def write_card(folder: Path, config: Mapping) -> None:
+    """Writes the card of an adapter into its folder, unless there is one that somebody wrote.
+
+    Args:
+        folder: folder of the adapter.
+        config: fields of its configuration.
+    """
+    card = folder / CARD_NAME
+    if not card.exists() or _FORM in card.read_text(encoding="utf-8"):
+        card.write_text(adapter_card(config), encoding="utf-8")
 
 
 def backbone_name(record: Mapping) -> str | None:

@@ -18,7 +18,7 @@ from torch import nn
 
 from sat_peft.errors import UsageError
 from sat_peft.files import FileProblem, check_values, is_file, read_json_object, read_safetensors
-from sat_peft.tuner.card import CARD_NAME, adapter_card, hub_id
+from sat_peft.tuner.card import CARD_NAME
 from sat_peft.tuner.config import PEFT_TYPE, SatConfig
 
 _COPY = "Copy or save the adapter again."
@@ -94,9 +94,7 @@ def _write(peft_model: PeftModel, adapter_name: str, folder: Path) -> None:
     (folder / SAFETENSORS_WEIGHTS_NAME).write_bytes(save(tensors, metadata={"format": "pt"}))
     config = copy.deepcopy(peft_model.peft_config[adapter_name])
     config.inference_mode = True  # as PEFT saves it: a loaded adapter is frozen unless asked otherwise
-    config.base_model_name_or_path = hub_id(config.backbone or {})
     config.save_pretrained(str(folder))
-    (folder / CARD_NAME).write_text(adapter_card(config.to_dict()), encoding="utf-8")
     for path in folder.iterdir():
         _flush(path)
     _flush(folder)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
+from pathlib import Path
 from typing import get_args
 
 from peft import LoraConfig, PeftConfig
 
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.options.choices import ClassEvidence, HeadName, TokenEntry, TokenInit, TuneMode
+from sat_peft.tuner.card import hub_id, write_card
 
 
 class SatType(str, Enum):  # noqa: UP042, since PEFT splits the text `SatType.SAT`
@@ -192,6 +195,21 @@ class SatConfig(LoraConfig):
         raise UsageError(
             f"{name}={getattr(self, name)!r} has no effect with tune={self.tune!r}. Use {fix}, or leave {name} out."
         )
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
+        """Writes `adapter_config.json`, which names the base on the hub, and the model card `README.md`.
+
+        PEFT's `save_pretrained` and `push_to_hub` come here last; the form to fill in that they leave for a card gives
+        way to one that is filled in. A card that somebody wrote stays.
+
+        Args:
+            save_directory: folder, created if need be.
+            kwargs: of PEFT, see [`~peft.PeftConfig.save_pretrained`].
+        """
+        saved = copy.copy(self)
+        saved.base_model_name_or_path = hub_id(self.backbone or {}) or self.base_model_name_or_path
+        super(SatConfig, saved).save_pretrained(save_directory, **kwargs)
+        write_card(Path(save_directory), self.to_dict())
 
     def to_dict(self) -> dict:
         """The configuration as a dictionary; sets become sorted lists, so that saving twice writes the same bytes."""

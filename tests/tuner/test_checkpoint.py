@@ -135,6 +135,20 @@ def test_model_card_and_configuration_link_to_the_base_on_the_hub(tmp_path):
     assert load_adapter(model.unload(), folder).peft_config["default"].base_model_name_or_path == base
 
 
+def test_what_peft_saves_has_the_card_and_the_base_too(tmp_path):
+    vit = timm.create_model("vit_tiny_patch16_224.augreg_in21k_ft_in1k", pretrained=False)
+    model = get_peft_model(vit, SatConfig(num_classes=2))
+    model.save_pretrained(tmp_path / "peft")
+    save_adapter(model, tmp_path / "ours")
+    assert (tmp_path / "peft" / CARD).read_text() == (tmp_path / "ours" / CARD).read_text()
+    base = "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    assert json.loads((tmp_path / "peft" / CONFIG).read_text())["base_model_name_or_path"] == base
+    # A card that somebody wrote stays, with what PEFT adds to it.
+    (tmp_path / "peft" / CARD).write_text("# Birds of my garden\n")
+    model.save_pretrained(tmp_path / "peft")
+    assert "# Birds of my garden" in (tmp_path / "peft" / CARD).read_text()
+
+
 def test_an_adapter_folder_is_replaced(folder):
     save_adapter(adapted(num_classes=9), folder)
     assert set(os.listdir(folder)) == {CONFIG, WEIGHTS, CARD}
@@ -144,7 +158,7 @@ def test_an_adapter_folder_is_replaced(folder):
 
 def test_a_failed_save_keeps_the_previous_adapter(folder, monkeypatch):
     before = {name: (folder / name).read_bytes() for name in os.listdir(folder)}
-    monkeypatch.setattr(checkpoint, "adapter_card", lambda config: 1 / 0)
+    monkeypatch.setattr(SatConfig, "save_pretrained", lambda config, folder: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save_adapter(adapted(num_classes=9), folder)
     assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == before
