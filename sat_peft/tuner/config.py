@@ -68,6 +68,8 @@ class SatConfig(LoraConfig):
             out of configurations of your own: an adapter gets its readout after its training.
         class_evidence: Which patch tokens a class readout reads the evidence for a class from: `"features"`, as the
             first spatial block gets them, or `"tokens"`, the final ones. Set with `class_readout`.
+        evidence_gain: How much that evidence counts in the maps, 0 or more; `None` as in adapters that do
+            not record it yet. Set with `class_readout`.
         drop_path_in_frozen_blocks: What `model.train()` does to the stochastic depth of the blocks that are neither
             spatial nor tuned. `True` leaves it on, as in the published training; `False` keeps it off, so that they
             are deterministic. Either way the rate is the one the timm model was created with.
@@ -129,6 +131,10 @@ class SatConfig(LoraConfig):
     class_evidence: ClassEvidence = field(
         default="tokens",
         metadata={"help": "Patch tokens that a class readout reads evidence from; set by `fit_class_readout`."},
+    )
+    evidence_gain: float | None = field(
+        default=None,
+        metadata={"help": "How much the evidence of a class readout counts; set by `fit_class_readout`."},
     )
     drop_path_in_frozen_blocks: bool = field(
         default=True,

@@ -147,18 +147,18 @@ class SpatialTokenExit(nn.Module, SatLayer):
         num_classes: int,
         head: str,
         train_head: bool,
-        class_evidence: str | None,
+        readout: ClassReadout | None,
         device,
         dtype,
         inference_mode: bool,
     ) -> None:
-        """Adds the head of an adapter, and the readout of one that is fitted: where it reads evidence, else None."""
+        """Adds the head of an adapter, and the readout of one that is fitted."""
         self.sat_head[adapter_name] = HEAD_CLASSES[head](dim, num_classes, device=device, dtype=dtype)
         self._untrained.discard(adapter_name)
         if not train_head:
             self._untrained.add(adapter_name)
-        if class_evidence is not None:
-            self.add_readout(adapter_name, num_classes, dim, class_evidence, device)
+        if readout is not None:
+            self.add_readout(adapter_name, readout)
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
     def set_adapter(self, *arguments, **options) -> None:
@@ -176,10 +176,9 @@ class SpatialTokenExit(nn.Module, SatLayer):
         for name in self._untrained & self.sat_head.keys():
             self.sat_head[name].requires_grad_(False)
 
-    def add_readout(self, adapter_name: str, num_classes: int, dim: int, evidence: str, device) -> ClassReadout:
-        """Adds an empty readout to an adapter, in float32, and returns it."""
-        self.sat_readout[adapter_name] = ClassReadout(num_classes, dim, evidence, device)
-        return self.sat_readout[adapter_name]
+    def add_readout(self, adapter_name: str, readout: ClassReadout) -> None:
+        """Gives an adapter a readout, in float32."""
+        self.sat_readout[adapter_name] = readout
 
     def drop_readout(self, adapter_name: str) -> None:
         """Takes the readout of an adapter away, if it has one."""

@@ -42,6 +42,7 @@ from sat_peft.tuner.layer import (
     TunedLayer,
     TunedParameters,
 )
+from sat_peft.tuner.readout import empty_readout
 from sat_peft.tuner.scope import (
     attention_mode,
     check_scope,
@@ -185,7 +186,7 @@ class SatModel(LoraModel):
         }
         if key == EXIT:
             arguments |= {"num_classes": config.num_classes, "head": config.head, "train_head": config.train_head}
-            arguments["class_evidence"] = config.class_evidence if config.class_readout else None
+            arguments["readout"] = empty_readout(config, vit.embed_dim, weight.device) if config.class_readout else None
         else:
             arguments["initial_token"] = embedded_class_token(vit) if config.token_init == "class_token" else None
         if not isinstance(target, SatLayer):

@@ -16,13 +16,18 @@ from peft import PeftModel
 from torch import distributed, nn
 
 from sat_peft.errors import UsageError
+from sat_peft.tuner.config import SatConfig
 from sat_peft.tuner.embedding import patch_embedding
 
 # Chosen on validation photographs of twenty classes, 1 to 10 images a class. They change little by halves and doubles.
 _CONTRAST_GAIN = 4.0
-# Of class evidence, by the tokens that it is read from: final `tokens`, or `features` as the spatial blocks get them.
-EVIDENCE_GAINS = {"tokens": 1.5, "features": 3.0}
 _SHRINKAGE = 0.3
+# Of class evidence in adapters that record none, by the tokens that it is read from: final `tokens`, or `features` as
+# the spatial blocks get them.
+EVIDENCE_GAINS = {"tokens": 1.5, "features": 3.0}
+# Held out, evidence of classes that differ in kind tells object from ground by 2 and more, and then maps gain by it;
+# that of breeds of dogs by 1.5 at most, with however many images, and then maps lose.
+_LARGEST_GAIN, _TOLD_APART = 5.0, 1.5
 _EPSILON = 1e-6
 # Of classes without an image, which no image is to be told to be.
 _NEVER = -1e4
@@ -83,12 +88,13 @@ class ClassReadout(nn.Module):
 
     With `evidence="features"`, `evidence_weight` (C, D) gives the evidence of a token where the spatial blocks begin;
     else it is `weight` on the final tokens, as in adapters that were saved by earlier versions. All are buffers, which
-    PEFT saves with an adapter and never trains.
+    PEFT saves with an adapter and never trains. `gain` is how much the evidence counts; 0 leaves it out.
     """
 
-    def __init__(self, num_classes: int, dim: int, evidence: str = "tokens", device=None):
+    def __init__(self, num_classes: int, dim: int, evidence: str = "tokens", gain: float | None = None, device=None):
         super().__init__()
         self.evidence = evidence
+        self.gain = EVIDENCE_GAINS[evidence] if gain is None else gain
         self.register_buffer("weight", torch.zeros(num_classes, dim, device=device))
         self.register_buffer("bias", torch.zeros(num_classes, device=device))
         if evidence == "features":
@@ -107,7 +113,12 @@ class ClassReadout(nn.Module):
             evidence = self.evidence_weight @ _normalised(features.to(self.weight.dtype)).mT
         else:
             evidence = self.weight @ tokens.mT
-        return logits, foreground, EVIDENCE_GAINS[self.evidence] * standardised(evidence, foreground)
+        return logits, foreground, self.gain * standardised(evidence, foreground)
+
+
+def empty_readout(config: SatConfig, dim: int, device) -> ClassReadout:
+    """The readout that an adapter of this configuration has, of zeros yet; `dim` is the width of the tokens."""
+    return ClassReadout(config.num_classes, dim, config.class_evidence, config.evidence_gain, device)
 
 
 class _Moments:
@@ -117,7 +128,7 @@ class _Moments:
         # On the CPU in double precision: sums over millions of patches, of which differences are taken.
         self.patches, self.total = torch.zeros(1, dtype=torch.float64), torch.zeros(dim, dtype=torch.float64)
         self.second = torch.zeros(dim, dim, dtype=torch.float64)
-        self.weights = torch.zeros(num_classes, dtype=torch.float64)
+        self.images, self.weights = torch.zeros(2, num_classes, dtype=torch.float64)
         self.sums = torch.zeros(num_classes, dim, dtype=torch.float64)
 
     def add(self, tokens: torch.Tensor, foreground: torch.Tensor, labels: torch.Tensor) -> None:
@@ -127,6 +138,7 @@ class _Moments:
         self.patches += len(rows)
         self.total += rows.sum(0)
         self.second += rows.T @ rows
+        self.images.index_add_(0, labels, torch.ones(len(labels), dtype=torch.float64))
         self.weights.index_add_(0, labels, foreground.sum(1))
         self.sums.index_add_(0, labels, torch.einsum("bn,bnd->bd", foreground, tokens))
 
@@ -134,20 +146,65 @@ class _Moments:
         for value in vars(self).values():
             _sum_over_processes(value, device)
 
-    def discriminants(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """`weight` (C, D) and `bias` (C,) of linear discriminant analysis.
+    @property
+    def seen(self) -> torch.Tensor:
+        """(C,) whether a class has any image."""
+        return self.images > 0
 
-        Class means are those of the object's tokens, the covariance is that of all patches, shrunk towards a multiple
-        of the identity.
-        """
+    @property
+    def means(self) -> torch.Tensor:
+        """(C, D) means of the object's tokens by class, less the mean of all tokens; 0 for a class without images."""
+        means = self.sums / self.weights.clamp_min(_EPSILON)[:, None] - self.total / self.patches
+        return torch.where(self.seen[:, None], means, 0)
+
+    def whitened(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows (N, D) times the inverse covariance of all patches, shrunk towards a multiple of the identity."""
         mean = self.total / self.patches
         covariance = self.second / self.patches - torch.outer(mean, mean)
         covariance += _SHRINKAGE * covariance.diagonal().mean() * torch.eye(len(mean), dtype=torch.float64)
-        seen = self.weights > 0
-        means = torch.where(seen[:, None], self.sums / self.weights.clamp_min(_EPSILON)[:, None] - mean, 0)
-        weight = torch.linalg.solve(covariance, means.T).T
-        bias = -(weight @ mean) - (means * weight).sum(1) / 2
-        return weight, torch.where(seen, bias, _NEVER)
+        return torch.linalg.solve(covariance, rows.T).T
+
+    def discriminants(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """`weight` (C, D) and `bias` (C,) of linear discriminant analysis, classes by the tokens of their objects."""
+        weight = self.whitened(self.means)
+        bias = -(weight @ self.total / self.patches) - (self.means * weight).sum(1) / 2
+        return weight, torch.where(self.seen, bias, _NEVER)
+
+
+class _ObjectsAndGrounds:
+    """Of every image, the sum of its object's tokens and the mean of its ground's: what held-out evidence needs."""
+
+    def __init__(self):
+        self.weights, self.sums, self.grounds, self.labels = [], [], [], []
+
+    def add(self, tokens: torch.Tensor, foreground: torch.Tensor, labels: torch.Tensor) -> None:
+        """Adds images, as `_Moments` does."""
+        tokens, foreground = tokens.cpu().double(), foreground.cpu().double()
+        self.weights.append(foreground.sum(1))
+        self.sums.append((tokens * foreground[..., None]).sum(1))
+        self.grounds.append(_weighted_mean(tokens, 1 - foreground).squeeze(1))
+        self.labels.append(labels.cpu())
+
+    def told_apart(self, moments: _Moments, device: torch.device) -> float:
+        """How much more the object of an image speaks for its class than the ground, on average over all images.
+
+        In log odds against the mean class, by the discriminants that follow from the other images. An image that is
+        the only one of its class has none, and counts as 0.
+        """
+        total = torch.zeros(1, dtype=torch.float64)
+        if self.labels:
+            weights, sums, grounds, labels = map(torch.cat, (self.weights, self.sums, self.grounds, self.labels))
+            means, mean = moments.means, moments.total / moments.patches
+            left = (moments.weights[labels] - weights).clamp_min(_EPSILON)[:, None]
+            without = (moments.sums[labels] - sums) / left - mean
+            # The mean over the classes changes with that of the image's own.
+            classes = moments.seen.sum()
+            centre = means.sum(0) / classes + (without - means[labels]) / classes
+            difference = sums / weights.clamp_min(_EPSILON)[:, None] - grounds
+            evidence = (moments.whitened(difference) * (without - centre)).sum(1)
+            total += evidence[moments.images[labels] > 1].sum()
+        _sum_over_processes(total, device)
+        return (total / moments.images.sum()).item()
 
 
 @torch.no_grad()
@@ -155,9 +212,11 @@ def fit_class_readout(model: PeftModel, batches: Iterable[tuple[torch.Tensor, to
     """Fits the class readout of the active adapter, and adds it to the adapter.
 
     Linear discriminant analysis on the patch tokens: on the final ones for the logits, and where the spatial blocks
-    begin for the evidence, of which what all classes have in common is left out. In evaluation mode, the model's logits
-    and maps are then those of the readout, see `SatOutput`; in training mode nothing changes. One pass over the images.
-    In a process group, every process gives its own share of them, and all get the same readout.
+    begin for the evidence, of which what all classes have in common is left out. Evidence counts as far as it tells
+    object from ground in images that are held out, one at a time; with one image a class, and for classes that are
+    much alike, it does not, and maps are those of the foreground. In evaluation mode, the model's logits and maps are
+    then those of the readout, see `SatOutput`; in training mode nothing changes. One pass over the images. In a process
+    group, every process gives its own share of them, and all get the same readout.
 
     Args:
         model: PEFT model with a trained SAT adapter; it is left in evaluation mode.
@@ -172,28 +231,32 @@ def fit_class_readout(model: PeftModel, batches: Iterable[tuple[torch.Tensor, to
     device = next(patch_embedding(vit).parameters()).device
     vit.norm.drop_readout(model.active_adapter)
     moments = {kind: _Moments(config.num_classes, vit.embed_dim) for kind in EVIDENCE_GAINS}
+    held_out = _ObjectsAndGrounds()
     for images, labels in batches:
         output = model(images)
         tokens = output.tokens.flatten(1, 2).float()
         foreground = contrast(tokens, output.maps.flatten(1))
         moments["tokens"].add(tokens, foreground, labels)
+        evident = tokens
         if output.features is not None:
-            moments["features"].add(_normalised(output.features.flatten(1, 2).float()), foreground, labels)
+            evident = _normalised(output.features.flatten(1, 2).float())
+            moments["features"].add(evident, foreground, labels)
+        held_out.add(evident, foreground, labels)
     for each in moments.values():
         each.sum_over_processes(device)
     if not moments["tokens"].patches:
         raise UsageError("a class readout needs images to be fitted on; there are none.")
     config.class_readout, config.class_evidence = True, "features" if moments["features"].patches else "tokens"
-    readout = vit.norm.add_readout(
-        model.active_adapter, config.num_classes, vit.embed_dim, config.class_evidence, device
-    )
+    told_apart = held_out.told_apart(moments[config.class_evidence], device)
+    config.evidence_gain = _LARGEST_GAIN * min(max(told_apart - _TOLD_APART, 0.0), 1.0)
+    readout = empty_readout(config, vit.embed_dim, device)
+    vit.norm.add_readout(model.active_adapter, readout)
     weight, bias = moments["tokens"].discriminants()
     readout.weight.copy_(weight)
     readout.bias.copy_(bias)
     if config.class_evidence == "features":
         weight, _ = moments["features"].discriminants()
-        seen = moments["features"].weights > 0
-        readout.evidence_weight.copy_(weight - weight[seen].mean(0))
+        readout.evidence_weight.copy_(weight - weight[moments["features"].seen].mean(0))
 
 
 def _sum_over_processes(value: torch.Tensor, device: torch.device) -> None:

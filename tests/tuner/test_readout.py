@@ -12,6 +12,7 @@ from torch import distributed
 
 from sat_peft import SatConfig, fit_class_readout, load_adapter, save_adapter
 from sat_peft.errors import UsageError
+from sat_peft.tuner import readout as readouts
 from sat_peft.tuner.readout import contrast, standardised, weigh
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -22,9 +23,15 @@ def adapted(vit, **changes):
     return get_peft_model(vit, SatConfig(**({"num_classes": 3, "num_spatial_blocks": 2} | changes))).eval()
 
 
+@pytest.fixture
+def evidence_counts(monkeypatch):
+    """Evidence counts, though random images of few kinds do not show that it can be trusted."""
+    monkeypatch.setattr(readouts, "_TOLD_APART", -1e9)
+
+
 def fitted(vit, images, labels=LABELS, **changes):
     model = adapted(vit, **changes)
-    fit_class_readout(model, [(images[:4], labels[:4]), (images[4:], labels[4:])])
+    fit_class_readout(model, [(images[:2], labels[:2]), (images[2:], labels[2:])])
     return model
 
 
@@ -74,7 +81,7 @@ def test_evidence_is_relative_to_the_foreground_of_its_image(scale, shift):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_it_decides_classes_and_maps_in_evaluation_alone(name):
+def test_it_decides_classes_and_maps_in_evaluation_alone(name, evidence_counts):
     vit = create(name)
     images = images_for(vit, batch=6)
     model = adapted(vit)
@@ -113,7 +120,7 @@ def test_it_is_saved_and_loaded_and_never_trained(tmp_path):
     assert torch.equal(loaded.unload()(images), base)
 
 
-def test_evidence_is_read_where_the_spatial_blocks_begin_and_leaves_out_what_classes_share():
+def test_evidence_is_read_where_the_spatial_blocks_begin_and_leaves_out_what_classes_share(evidence_counts):
     images = images_for(create_plain(), batch=6)
     model = fitted(create_plain(), images)
     readout, config = model.get_base_model().norm.readout, model.peft_config["default"]
@@ -122,7 +129,8 @@ def test_evidence_is_read_where_the_spatial_blocks_begin_and_leaves_out_what_cla
     output = model(images)
     features = torch.nn.functional.layer_norm(output.features.flatten(1, 2), (16,))
     expected = standardised(readout.evidence_weight @ features.mT, output.foreground)
-    torch.testing.assert_close(output.evidence, 3 * expected)
+    assert config.evidence_gain == 5
+    torch.testing.assert_close(output.evidence, 5 * expected)
 
 
 def test_adapters_of_before_read_evidence_from_the_final_tokens(tmp_path):
@@ -131,13 +139,81 @@ def test_adapters_of_before_read_evidence_from_the_final_tokens(tmp_path):
     weights = load_file(folder / "adapter_model.safetensors")
     config = json.loads((folder / "adapter_config.json").read_text())
     [name] = [name for name in weights if name.endswith("evidence_weight")]
-    del weights[name], config["class_evidence"]
+    del weights[name], config["class_evidence"], config["evidence_gain"]
     save_file(weights, folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(json.dumps(config))
     model = load_adapter(create_plain(), folder)
     output, weight = model(images), model.get_base_model().norm.readout.weight
     evidence = 1.5 * standardised(weight @ output.tokens.flatten(1, 2).mT, output.foreground)
     assert torch.equal(output.evidence, evidence)
+
+
+def test_adapters_of_before_that_record_no_gain_have_that_of_before(tmp_path):
+    images = images_for(create_plain(), batch=6)
+    folder = save_adapter(fitted(create_plain(), images), tmp_path / "adapter")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    del config["evidence_gain"]
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    model = load_adapter(create_plain(), folder)
+    output, readout = model(images), model.get_base_model().norm.readout
+    features = torch.nn.functional.layer_norm(output.features.flatten(1, 2), (16,))
+    expected = standardised(readout.evidence_weight @ features.mT, output.foreground)
+    torch.testing.assert_close(output.evidence, 3 * expected)
+
+
+def patches_of_images(images: int, distance: float, seed: int = 0):
+    """Tokens (B, 30, 8), foreground and labels of images of three classes, whose objects lie `distance` apart."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = distance * torch.eye(8)[:3]
+    labels = torch.arange(images) % 3
+    foreground = torch.where(torch.arange(30) < 10, 0.9, 0.1).expand(images, 30)
+    tokens = torch.randn(images, 30, 8, generator=generator)
+    tokens[:, :10] += centres[labels][:, None]
+    return tokens, foreground, labels
+
+
+def told_apart(tokens, foreground, labels) -> float:
+    moments, images = readouts._Moments(3, 8), readouts._ObjectsAndGrounds()
+    for each in (moments, images):
+        each.add(tokens, foreground, labels)
+    return images.told_apart(moments, torch.device("cpu"))
+
+
+def test_evidence_that_is_held_out_is_that_of_discriminants_without_the_image():
+    tokens, foreground, labels = patches_of_images(9, distance=2.0)
+    everything, expected = readouts._Moments(3, 8), []
+    everything.add(tokens, foreground, labels)
+    for image in range(9):
+        others = torch.arange(9) != image
+        without = readouts._Moments(3, 8)
+        without.add(tokens[others], foreground[others], labels[others])
+        # Means of the other images; mean and covariance of all patches are those of all images.
+        without.total, without.patches, without.second = everything.total, everything.patches, everything.second
+        weight, _ = without.discriminants()
+        evidence = tokens[image].double() @ (weight[labels[image]] - weight.mean(0))
+        weights = foreground[image].double()
+        expected.append((evidence * weights).sum() / weights.sum())
+        expected[-1] -= (evidence * (1 - weights)).sum() / (1 - weights).sum()
+    found = told_apart(tokens, foreground, labels)
+    assert found == pytest.approx(float(sum(expected) / 9), rel=1e-5)
+    assert found > 0.5
+
+
+def test_evidence_counts_as_far_as_it_tells_object_from_ground():
+    alike = told_apart(*patches_of_images(60, distance=0.3))
+    apart = told_apart(*patches_of_images(60, distance=3.0))
+    assert abs(alike) < 0.3
+    assert apart > 1.2
+    # The only image of a class says nothing of another.
+    assert told_apart(*patches_of_images(3, distance=3.0)) == 0
+
+
+def test_with_one_image_a_class_maps_are_those_of_the_foreground():
+    images = images_for(create_plain(), batch=3)
+    model = fitted(create_plain(), images, labels=torch.arange(3))
+    assert model.peft_config["default"].evidence_gain == 0
+    output = model(images)
+    assert torch.equal(output.maps.flatten(1), output.foreground)
 
 
 def test_fitting_again_forgets_the_first_fit():
