@@ -14,6 +14,7 @@ from sat_peft.files import check_values, is_file
 from sat_peft.files.outputs import write_text_atomic
 from sat_peft.options.choices import TTA_IN_WORDS
 from sat_peft.prediction.found import PROTOCOL
+from sat_peft.report.tables import setting
 from sat_peft.runs.reader import RunReader
 from sat_peft.runs.restore import read_adapter_config
 from sat_peft.tuner.card import CARD_NAME, adapter_card
@@ -116,7 +117,7 @@ def _training_section(settings: dict, images: int) -> str:
         *("shots", "seed", "epochs", "steps", "batch_size", "learning_rate", "weight_decay"),
         *("area_target", "area_weight", "normalization_weight"),
     )
-    listed = [f"- {name}: {settings[name]}" for name in known if settings.get(name) is not None]
+    listed = [f"- {name}: {setting(settings[name])}" for name in known if settings.get(name) is not None]
     count = f", {images:,} images with labels and without boxes" if images else ""
     return "\n".join(["## Training", "", f"- data: {_data_name(settings)}{count}", *listed])
 

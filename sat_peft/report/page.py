@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from sat_peft.files.outputs import write_text_atomic
 from sat_peft.report.curves import iou_figure, loss_figure, threshold_figure, to_svg
 from sat_peft.report.evaluation import ORACLE_WARNING
 from sat_peft.report.folder import Gallery, Measurement, RunRecord, read_run
-from sat_peft.report.tables import percent
+from sat_peft.report.tables import percent, setting
 
 REPORT = "report.html"
 
@@ -77,7 +76,7 @@ def render(run: RunRecord) -> str:
     )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
     environment.filters["percent"] = percent
-    environment.filters["setting"] = _setting
+    environment.filters["setting"] = setting
     style, script = (environment.loader.get_source(environment, name)[0] for name in ("report.css", "report.js"))
     # The page may run this script and no other, whatever a name in the data looks like.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
@@ -127,12 +126,3 @@ def _data(gallery: Gallery | None) -> dict | None:
     colours = matplotlib.colormaps["turbo"](np.arange(256), bytes=True)[:, :3]
     records = [{name: record[name] for name in _RECORD_FIELDS} for record in gallery.records]
     return {"colours": base64.b64encode(colours.tobytes()).decode("ascii"), "records": records}
-
-
-def _setting(value: object) -> str:
-    """A value of a configuration, as a person writes it."""
-    if value is None:
-        return "–"
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return ", ".join(value)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

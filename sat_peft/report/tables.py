@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from tabulate import tabulate
@@ -24,6 +25,15 @@ def text_table(
 def percent(value: float | None) -> str:
     """A percentage with one digit; a dash where it was not measured."""
     return "–" if value is None else f"{value:.1f}"
+
+
+def setting(value: object) -> str:
+    """A value of a configuration, as a person writes it: lists of texts and numbers without brackets."""
+    if value is None:
+        return "–"
+    if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
+        return ", ".join(map(setting, value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def parameter_table(count: ParameterCount) -> str:

@@ -24,7 +24,7 @@ from sat_peft.runs.folder import RunFolder
 HOSTILE = "<script>window.hacked = 1</script>"
 CLASSES = ("cat", HOSTILE, 'dog" onload="window.hacked = 1')
 SIZE = (60, 40)
-CONFIG = {"backbone": "vit", "data": "part_scenes", "shots": 1, "seed": 0, "tune": "lora", "weights": None}
+CONFIG = {"backbone": "vit", "data": "part_scenes", "shots": [1], "seed": 0, "tune": "lora", "weights": None}
 
 
 def rows(count: int, *, boxes: bool = True) -> Dataset:

@@ -35,7 +35,7 @@ def write_run(folder: Path, *, class_names: list[str] | None = CLASSES) -> Path:
     run = folder / "run"
     save_adapter(model, run / "adapter")
     config = {"data": "/home/me/photos", "backbone": "test_vit", "weights": str(folder / "model.safetensors")}
-    (run / "config.json").write_text(json.dumps(config | {"shots": 2, "steps": 7}))
+    (run / "config.json").write_text(json.dumps(config | {"shots": [2], "steps": 7}))
     figures = {"gt_known": 81.25, "top1_loc": 62.5, "top5_loc": None, "top1_cls": 75.0}
     results = {
         "protocol": "original",
