@@ -55,8 +55,9 @@ class ModelOptions:
     """Scale and shift the mask logits of every spatial block, so that the maps start at the area target and with
     contrast on whatever backbone (not in the paper)."""
     class_readout: bool = False
-    """After the training, fit linear discriminants of the classes on the patch tokens of the training images: maps then
-    leave out what is of another class, and few images classify better (not in the paper)."""
+    """After the training, fit linear discriminants of the classes on the patch tokens of the training images: few
+    images then classify better, and maps leave out what is of another class, as far as held-out training images show
+    that it is not the object (not in the paper)."""
     token_entry: TokenEntry = "isolated"
     """Where the spatial token meets the other tokens: `input` (the paper); `isolated`, from the input on without being
     read in the frozen blocks, as accurate in half the time and memory; `late`, before the first spatial block, which a

@@ -222,6 +222,9 @@ def fit_readout(model: PeftModel, loaders: Loaders, options: ModelOptions) -> No
         share, batch_size=loader.batch_size, collate_fn=loader.collate_fn, num_workers=loader.num_workers
     )
     fit_class_readout(model, ((batch["images"].to(state.device), batch["labels"]) for batch in batches))
+    gain = model.active_peft_config.evidence_gain
+    found = f"tells object from ground and weighs the maps (gain {gain:.1f})" if gain else "does not weigh the maps"
+    state.print(f"Class readout: by held-out training images, what speaks for a class {found}")
 
 
 def create_criterion(options: LossOptions) -> SatLoss:
