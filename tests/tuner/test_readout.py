@@ -246,20 +246,29 @@ def test_no_images_at_all_are_refused():
         fit_class_readout(adapted(create_plain()), [])
 
 
+# With this for the limit, random images, in which nothing is told apart, have a gain in the middle of its range.
+_MIDDLE = -0.5
+
+
 def _fit_a_share() -> list:
     distributed.init_process_group("gloo")
     rank, processes = distributed.get_rank(), distributed.get_world_size()
     images = images_for(create_plain(), batch=6)
     model = adapted(create_plain())
     share = slice(rank, None, processes)
+    readouts._TOLD_APART = _MIDDLE
     fit_class_readout(model, [(images[share], LABELS[share])])
     distributed.destroy_process_group()
-    return model(images).logits.tolist()
+    return [model(images).logits.tolist(), model.peft_config["default"].evidence_gain]
 
 
-def test_processes_with_a_share_each_come_to_the_same():
+def test_processes_with_a_share_each_come_to_the_same(monkeypatch):
+    monkeypatch.setattr(readouts, "_TOLD_APART", _MIDDLE)
     images = images_for(create_plain(), batch=6)
-    expected = fitted(create_plain(), images)(images).logits
+    model = fitted(create_plain(), images)
     found = run_processes(_fit_a_share)
     assert found[0] == found[1]
-    torch.testing.assert_close(torch.tensor(found[0]), expected, rtol=1e-4, atol=1e-4)
+    logits, gain = found[0]
+    torch.testing.assert_close(torch.tensor(logits), model(images).logits, rtol=1e-4, atol=1e-4)
+    assert 2 < gain < 3
+    assert gain == pytest.approx(model.peft_config["default"].evidence_gain, abs=1e-4)
