@@ -11,6 +11,7 @@ from typing import get_args
 from peft import LoraConfig, PeftConfig
 
 from sat_peft.errors import UsageError, unknown_choice
+from sat_peft.files import is_number
 from sat_peft.options.choices import ClassEvidence, HeadName, TokenEntry, TokenInit, TuneMode
 from sat_peft.tuner.card import hub_id, write_card
 
@@ -170,6 +171,9 @@ class SatConfig(LoraConfig):
             _require_positive_integer("r (the rank of LoRA)", self.r)
             for pattern, rank in (self.rank_pattern or {}).items():
                 _require_positive_integer(f"rank_pattern[{pattern!r}]", rank)
+        gain = self.evidence_gain
+        if gain is not None and not (is_number(gain) and gain >= 0):
+            raise UsageError(f"evidence_gain must be a number of 0 or more, or None, not {gain!r}.")
         if self.class_names is not None:
             self.class_names = [str(name) for name in self.class_names]
             if len(self.class_names) != self.num_classes:

@@ -30,6 +30,7 @@ def adapted(tune="none", vit=None, **config):
         ({"tune": "fulll"}, r"unknown tune 'fulll'. Did you mean 'full'\? Valid choices: none, bias_norm, lora, full"),
         ({"token_entry": "early"}, "unknown token_entry 'early'.* Valid choices: input, late, isolated"),
         ({"num_tuned_blocks": 0}, "num_tuned_blocks must be a positive integer, not 0"),
+        ({"evidence_gain": -1.0}, "evidence_gain must be a number of 0 or more, or None, not -1.0"),
         ({"num_tuned_blocks": 2, "tune": "none"}, "num_tuned_blocks=2 has no effect with tune='none'"),
         ({"use_dora": True, "tune": "full"}, "use_dora=True has no effect with tune='full'. Use tune=\"lora\""),
         ({"r": 0}, r"r \(the rank of LoRA\) must be a positive integer, not 0"),
