@@ -119,7 +119,7 @@ def write_card(folder: Path, config: Mapping) -> None:
         config: fields of its configuration.
     """
     card = folder / CARD_NAME
-    if not card.exists() or _FORM in card.read_text(encoding="utf-8"):
+    if not card.exists() or _FORM in card.read_text(encoding="utf-8", errors="replace"):
         card.write_text(adapter_card(config), encoding="utf-8")
 
 

@@ -206,7 +206,7 @@ class _ObjectsAndGrounds:
             evidence = (moments.whitened(difference) * (without - centre)).sum(1)
             total += evidence[moments.images[labels] > 1].sum()
         _sum_over_processes(total, device)
-        return (total / moments.images.sum()).item()
+        return (total / moments.images.sum()).nan_to_num().item()  # of a model that diverged
 
 
 @torch.no_grad()

@@ -208,6 +208,11 @@ def test_evidence_counts_as_far_as_it_tells_object_from_ground():
     assert told_apart(*patches_of_images(3, distance=3.0)) == 0
 
 
+def test_evidence_of_a_model_that_diverged_does_not_count():
+    tokens, foreground, labels = patches_of_images(9, distance=2.0)
+    assert told_apart(tokens * float("nan"), foreground, labels) == 0
+
+
 def test_with_one_image_a_class_maps_are_those_of_the_foreground():
     images = images_for(create_plain(), batch=3)
     model = fitted(create_plain(), images, labels=torch.arange(3))
