@@ -28,7 +28,7 @@ _SHRINKAGE = 0.3
 # the spatial blocks get them.
 EVIDENCE_GAINS = {"tokens": 1.5, "features": 3.0}
 # Held out, evidence of classes that differ in kind tells object from ground by 2 and more, and then maps gain by it;
-# that of breeds of dogs by 1.5 at most, with however many images, and then maps lose.
+# that of breeds of dogs by 1.5 at most, with up to 50 images of each, and then maps lose.
 _LARGEST_GAIN, _TOLD_APART = 5.0, 1.5
 _EPSILON = 1e-6
 # Of classes without an image, which no image is to be told to be.
@@ -149,6 +149,11 @@ class _Moments:
             _sum_over_processes(value, device)
 
     @property
+    def mean(self) -> torch.Tensor:
+        """(D,) mean of all tokens."""
+        return self.total / self.patches
+
+    @property
     def seen(self) -> torch.Tensor:
         """(C,) whether a class has any image."""
         return self.images > 0
@@ -156,20 +161,19 @@ class _Moments:
     @property
     def means(self) -> torch.Tensor:
         """(C, D) means of the object's tokens by class, less the mean of all tokens; 0 for a class without images."""
-        means = self.sums / self.weights.clamp_min(_EPSILON)[:, None] - self.total / self.patches
+        means = self.sums / self.weights.clamp_min(_EPSILON)[:, None] - self.mean
         return torch.where(self.seen[:, None], means, 0)
 
     def whitened(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows (N, D) times the inverse covariance of all patches, shrunk towards a multiple of the identity."""
-        mean = self.total / self.patches
-        covariance = self.second / self.patches - torch.outer(mean, mean)
-        covariance += _SHRINKAGE * covariance.diagonal().mean() * torch.eye(len(mean), dtype=torch.float64)
+        covariance = self.second / self.patches - torch.outer(self.mean, self.mean)
+        covariance += _SHRINKAGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
         return torch.linalg.solve(covariance, rows.T).T
 
     def discriminants(self) -> tuple[torch.Tensor, torch.Tensor]:
         """`weight` (C, D) and `bias` (C,) of linear discriminant analysis, classes by the tokens of their objects."""
         weight = self.whitened(self.means)
-        bias = -(weight @ self.total / self.patches) - (self.means * weight).sum(1) / 2
+        bias = -(weight @ self.mean) - (self.means * weight).sum(1) / 2
         return weight, torch.where(self.seen, bias, _NEVER)
 
 
@@ -196,9 +200,8 @@ class _ObjectsAndGrounds:
         total = torch.zeros(1, dtype=torch.float64)
         if self.labels:
             weights, sums, grounds, labels = map(torch.cat, (self.weights, self.sums, self.grounds, self.labels))
-            means, mean = moments.means, moments.total / moments.patches
-            left = (moments.weights[labels] - weights).clamp_min(_EPSILON)[:, None]
-            without = (moments.sums[labels] - sums) / left - mean
+            means, left = moments.means, (moments.weights[labels] - weights).clamp_min(_EPSILON)[:, None]
+            without = (moments.sums[labels] - sums) / left - moments.mean
             # The mean over the classes changes with that of the image's own.
             classes = moments.seen.sum()
             centre = means.sum(0) / classes + (without - means[labels]) / classes
