@@ -21,6 +21,12 @@ def test_best_threshold(scores):
     # The sum that SAT's code maximises.
     assert best_threshold(scores.per_threshold, metric="gt_known+top1_loc")[0] == 0.25
     assert best_threshold({"threshold": [0.1, 0.2, 0.3], "gt_known": [1.0, 5.0, 5.0]}) == (0.2, 5.0)
+    peak = {"threshold": [0.1, 0.2, 0.3, 0.4, 0.5], "gt_known": [9.0, 1.0, 7.0, 8.0, 6.0]}
+    assert best_threshold(peak) == (0.1, 9.0)
+    assert best_threshold(peak, within=0.1) == (0.4, 7.0)
+    # At the end of the sweep there is a neighbour less, and only what is near in value counts, whatever the steps.
+    assert best_threshold(peak | {"gt_known": [0.0, 0.0, 0.0, 8.0, 9.0]}, within=0.1) == (0.5, 8.5)
+    assert best_threshold(peak, within=0.05) == best_threshold(peak)
     with pytest.raises(UsageError, match=r"unknown metric 'gtknown'.*'gt_known'"):
         best_threshold(scores.per_threshold, metric="gtknown")
     with pytest.raises(UsageError, match="unknown metric 'multi_iou50'"):
@@ -42,8 +48,13 @@ def test_fixed():
 
 def test_validation_and_oracle_say_which_images_they_saw(scores):
     validation = choose_threshold("validation", scores=scores)
-    assert validation.value == 0.2
-    assert "not the test set" in validation.source
+    assert validation.value == 0.25
+    assert validation.source == "validation: best iou30+iou50+iou70 on images that are not the test set"
+    curve = np.sum([scores.per_threshold[name] for name in ("iou30", "iou50", "iou70")], axis=0)
+    means = np.convolve(curve, np.ones(3) / 3, "valid")
+    assert scores.per_threshold["threshold"][1 + means.argmax()] == 0.25
+    # The best by itself at an IoU of .5,.
+    assert choose_threshold("oracle", scores=scores).value == 0.2
     oracle = choose_threshold("oracle", scores=scores, metric="gt_known+top1_loc")
     assert oracle.value == 0.25
     assert oracle.source == "oracle: best gt_known+top1_loc, chosen on the test set itself"
