@@ -11,6 +11,7 @@ report.html) and `predictions`. Given again after an interruption, the command g
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,12 @@ import tyro
 
 from sat_peft.errors import UsageError
 from sat_peft.options.choices import FormatName
+from sat_peft.options.presets import PHOTOS, PRESETS
 
 INTERRUPTED = "the same command goes on where this one stopped"
+
+# A training that sees an image this often at most learns nothing from other views of it, and its tokens may be kept.
+_FEW_TIMES = 4
 
 
 @dataclass(frozen=True)
@@ -59,9 +64,10 @@ class Config:
 
 def main(config: Config) -> int:
     # The heavy imports wait until the options are read, so that --help and a mistyped option answer at once.
-    from sat_peft.commands import check_data, predict
+    from sat_peft.commands import check_data
     from sat_peft.files.outputs import check_writable
     from sat_peft.runs.reader import RunReader
+    from sat_peft.tuner import keep_frozen_tokens
 
     start = time.perf_counter()
     images, output = config.images.absolute(), config.output.absolute()
@@ -80,22 +86,12 @@ def main(config: Config) -> int:
         if check_data.main(checked):
             print("\nNothing was trained: correct what stops training, or leave it out with --skip-bad.")
             return 1
-    print(f"\n[2/3] training in {run}")
-    _train(config, images, run)
-    print(f"\n[3/3] predicting boxes for the images below {config.images}")
-    predict.main(
-        predict.Config(
-            paths=(str(images),),
-            run=run,
-            classes="folder" if _all_labelled(images, run) else "predicted",
-            formats=config.formats,
-            multi=config.multi,
-            masks=config.masks,
-            overlays=config.overlays,
-            threads=config.threads,
-            output=output / "predictions",
-        )
-    )
+    # Training, evaluation and prediction see the same images, most of whose way is through frozen blocks.
+    with keep_frozen_tokens():
+        print(f"\n[2/3] training in {run}")
+        _train(config, images, run)
+        print(f"\n[3/3] predicting boxes for the images below {config.images}")
+        _predict(config, images, run)
     print(
         f"\nDone in {time.perf_counter() - start:.0f} s.\n"
         f"  boxes:   {output / 'predictions'}\n"
@@ -105,7 +101,7 @@ def main(config: Config) -> int:
 
 
 def _train(config: Config, images: Path, run: Path) -> None:
-    """Trains with the recipe few_shot, unless the run is finished; one that was killed goes on.
+    """Trains with the recipe few_shot, unless the run is finished; one that was killed goes on, as it was started.
 
     Raises:
         UsageError: what the recipe raises; the folder holds a run of other options.
@@ -123,13 +119,46 @@ def _train(config: Config, images: Path, run: Path) -> None:
         arguments.append("--skip-bad")
     # Nobody who wants boxes asks how other methods do, which takes as long as the training.
     arguments += ["--baselines", "--output", str(run)]
+    features = run.with_name("features")
     if not is_new(run):
         arguments += ["--resume", str(run)]
+    elif _sees_few_times(config, images):
+        arguments += ["--augmentation", "none", "--feature-cache", str(features)]
     training = train.parse(arguments)  # which holds the options against those of a run that is there
     if RunReader(run).status() == "finished":
         print(f"{run}: finished before")
     else:
         train.main(training)
+    shutil.rmtree(features, ignore_errors=True)  # of no use to a run that is finished
+
+
+def _sees_few_times(config: Config, images: Path) -> bool:
+    """Whether the training sees every image, and none of them often."""
+    from sat_peft.options.training import OptimizationOptions
+    from sat_peft.prediction.inputs import find_images
+
+    steps = config.steps or PRESETS["few_shot"][PHOTOS]["steps"]
+    seen, there = steps * OptimizationOptions().batch_size, len(find_images([images]).image_ids)
+    return config.shots == "all" and there <= seen <= _FEW_TIMES * there
+
+
+def _predict(config: Config, images: Path, run: Path) -> None:
+    """Predicts a box for every image."""
+    from sat_peft.commands import predict
+
+    predict.main(
+        predict.Config(
+            paths=(str(images),),
+            run=run,
+            classes="folder" if _all_labelled(images, run) else "predicted",
+            formats=config.formats,
+            multi=config.multi,
+            masks=config.masks,
+            overlays=config.overlays,
+            threads=config.threads,
+            output=config.output.absolute() / "predictions",
+        )
+    )
 
 
 def _all_labelled(images: Path, run: Path) -> bool:

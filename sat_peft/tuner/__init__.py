@@ -6,6 +6,7 @@ from sat_peft.tuner.calibration import calibrate_masks
 from sat_peft.tuner.checkpoint import load_adapter, save_adapter
 from sat_peft.tuner.config import PEFT_TYPE, SatConfig
 from sat_peft.tuner.frozen import FrozenTokens
+from sat_peft.tuner.kept import keep_frozen_tokens
 from sat_peft.tuner.model import SatModel
 from sat_peft.tuner.output import SatOutput
 from sat_peft.tuner.readout import fit_class_readout
@@ -18,6 +19,7 @@ __all__ = [
     "SatOutput",
     "calibrate_masks",
     "fit_class_readout",
+    "keep_frozen_tokens",
     "load_adapter",
     "load_reference_weights",
     "save_adapter",

@@ -58,7 +58,7 @@ def open_record(vit: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]
     exit_layer = vit.norm
     images = args[0] if args else kwargs.get("x")
     frozen = isinstance(images, FrozenTokens)
-    if frozen and not vit.norm_pre.takes_frozen_tokens:
+    if frozen and not vit.norm_pre.num_frozen_blocks:
         raise UsageError(
             'frozen tokens are input for an active adapter of token_entry="late" that leaves blocks frozen; give images'
         )

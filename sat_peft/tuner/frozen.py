@@ -43,15 +43,26 @@ class FrozenTokens(NamedTuple):
 
 @torch.no_grad()
 def tokens_after(vit: nn.Module, images: torch.Tensor, blocks: int) -> torch.Tensor:
-    """The tokens (B, N, D) of images (B, 3, H, W) after the first `blocks` blocks of a timm model, prefix included."""
-    (found,) = vit.forward_intermediates(
-        images,
-        indices=[blocks - 1],
-        return_prefix_tokens=True,
-        stop_early=True,
-        output_fmt="NLC",
-        intermediates_only=True,
-    )
+    """The tokens (B, N, D) of images after the first blocks of a timm model with SAT layers, prefix included.
+
+    Args:
+        vit: in evaluation mode; an active adapter's spatial token stays out.
+        images: (B, 3, H, W), preprocessed, on its device.
+        blocks: how many blocks, at least 1.
+    """
+    record = vit.norm.sat_record
+    record.without_token = True
+    try:
+        (found,) = vit.forward_intermediates(
+            images,
+            indices=[blocks - 1],
+            return_prefix_tokens=True,
+            stop_early=True,
+            output_fmt="NLC",
+            intermediates_only=True,
+        )
+    finally:
+        record.without_token = False
     # timm gives a pair, unless there are no prefix tokens.
     if isinstance(found, tuple):
         patches, prefix = found

@@ -85,7 +85,7 @@ class SpatialTokenEntry(nn.Module, SatLayer):
         self.base_layer = base_layer
         self.token_index = token_index
         self.joins_later = False
-        self.takes_frozen_tokens = False
+        self.num_frozen_blocks = 0  # whose tokens the active adapter takes in place of images
         self.sat_record = record
         self.sat_token = nn.ParameterDict()
         self.sat_pos_embed = nn.ParameterDict()

@@ -31,7 +31,8 @@ from sat_peft.tuner.block import ORIGINAL_CLASSES, SWAPPED_CLASSES, TUNABLE_OWNE
 from sat_peft.tuner.config import SatConfig
 from sat_peft.tuner.embedding import patch_embedding
 from sat_peft.tuner.forward import ForwardRecord, collect_output, open_record, refuse_features, restore_features
-from sat_peft.tuner.frozen import FrozenTokens, tokens_after
+from sat_peft.tuner.frozen import FrozenTokens
+from sat_peft.tuner.kept import kept_tokens_after, take_kept_tokens
 from sat_peft.tuner.layer import (
     NO_MERGE,
     InsertedLayer,
@@ -225,6 +226,7 @@ class SatModel(LoraModel):
                 calibration.update_layer(adapter_name, next(block.parameters()).device, config.inference_mode)
         if not hasattr(self, "_hooks"):
             self._hooks = [
+                vit.register_forward_pre_hook(take_kept_tokens, with_kwargs=True),
                 vit.register_forward_pre_hook(open_record, with_kwargs=True),
                 vit.register_forward_hook(collect_output, with_kwargs=True, always_call=True),
             ]
@@ -248,7 +250,7 @@ class SatModel(LoraModel):
         config = self._active_config()
         entry = len(vit.blocks) if config is None else entry_block(vit, config)
         vit.norm_pre.joins_later = config is not None and entry > 0
-        vit.norm_pre.takes_frozen_tokens = frozen_blocks(vit, config) > 0
+        vit.norm_pre.num_frozen_blocks = frozen_blocks(vit, config)
         for index, block in enumerate(vit.blocks):
             if isinstance(block, SatBlockMixin):
                 block.sat_token_path = token_path(vit, config, index)
@@ -331,13 +333,11 @@ class SatModel(LoraModel):
                 f"fewer spatial and tuned blocks than the {len(vit.blocks)} of the backbone. This one has "
                 f"{ {name: getattr(config, name, None) for name in names} }."
             )
-        record, training = vit.norm.sat_record, self.training
+        training = self.training
         self.eval()
-        record.without_token = True
         try:
-            return FrozenTokens(tokens_after(vit, images, blocks), tuple(images.shape[1:]))
+            return FrozenTokens(kept_tokens_after(vit, images, blocks), tuple(images.shape[1:]))
         finally:
-            record.without_token = False
             self.train(training)
 
     def frozen_fingerprint(self) -> str:

@@ -10,6 +10,7 @@ from tiny_run import write_weights
 
 from sat_peft.commands import run as command
 from sat_peft.errors import UsageError
+from sat_peft.tuner.frozen import tokens_after
 
 pytestmark = pytest.mark.usefixtures("threads")
 
@@ -59,6 +60,35 @@ def test_second_call_computes_nothing_again(photos, done, options, capsys):
     assert command.main(command.Config(images=photos, output=done, formats=("jsonl", "voc"), **options)) == 0
     assert "finished before" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (done / "run").rglob("*") if path.is_file()} == before
+
+
+def test_images_pass_the_frozen_blocks_once(photos, options, tmp_path, monkeypatch):
+    computed = []
+
+    def counted(vit, images, blocks):
+        computed.append(len(images))
+        return tokens_after(vit, images, blocks)
+
+    monkeypatch.setattr("sat_peft.tuner.kept.tokens_after", counted)
+    output = tmp_path / "boxes"
+    # Twenty images in a step are the nine twice: views of them are not worth their time.
+    assert command.main(command.Config(images=photos, output=output, **options | {"steps": 1})) == 0
+    assert sum(computed) == 2 * 9  # each and its mirror image, for readout, threshold, evaluation and prediction
+    config = json.loads((output / "run/config.json").read_text())
+    assert config["augmentation"] == "none"
+    assert config["feature_cache"]
+    assert not (output / "features").exists()
+    assert len(predictions(output)) == 9
+    # The cache, which is gone, is not asked for again.
+    shutil.rmtree(output / "predictions")
+    assert command.main(command.Config(images=photos, output=output, **options | {"steps": 1})) == 0
+    assert len(predictions(output)) == 9
+
+
+def test_few_images_are_seen_in_many_views(done):
+    config = json.loads((done / "run/config.json").read_text())
+    assert config["augmentation"] == "shift"
+    assert config["feature_cache"] is None
 
 
 def test_images_in_no_class_folder_get_the_predicted_class(photos, done, options, tmp_path):

@@ -8,7 +8,7 @@ import torch
 from peft import get_peft_model
 from tiny_backbones import BACKBONES, DEPTH, create, create_plain, images_for
 
-from sat_peft import FrozenTokens, SatConfig, SatLoss
+from sat_peft import FrozenTokens, SatConfig, SatLoss, keep_frozen_tokens
 from sat_peft.errors import UsageError
 
 LABELS = torch.tensor([0, 1])
@@ -28,7 +28,7 @@ def gradients(model, inputs):
 
 
 def calls(model, inputs):
-    """Which blocks computed something."""
+    """Which blocks computed something, each as often as it did."""
     ran = []
     hooks = [
         block.attn.register_forward_hook(lambda module, args, output, index=index: ran.append(index))
@@ -178,3 +178,78 @@ def test_can_be_compiled():
     compiled = torch.compile(model)
     torch.testing.assert_close(compiled(frozen).maps, model(images).maps, rtol=0, atol=1e-5)
     torch.testing.assert_close(compiled(images).maps, model(images).maps, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_kept_tokens_are_computed_once(name):
+    model = late(create(name))
+    images = images_for(model.get_base_model(), batch=3)
+    with torch.inference_mode():
+        expected = model(images)
+        with keep_frozen_tokens():
+            assert calls(model, images[:2]) == list(range(DEPTH))
+            assert calls(model, images[[1, 0]]) == [DEPTH - 1]
+            found = model(images[[2, 0, 1]])  # one that is new among others
+            assert calls(model, images) == [DEPTH - 1]
+        assert calls(model, images) == list(range(DEPTH))
+    torch.testing.assert_close(found.block_maps, expected.block_maps[:, [2, 0, 1]], rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.logits, expected.logits[[2, 0, 1]], rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_kept_tokens_are_of_a_backbone_and_its_blocks():
+    vit = create_plain()
+    model, same = late(copy.deepcopy(vit)), late(copy.deepcopy(vit))
+    changed_vit = copy.deepcopy(vit)
+    changed_vit.blocks[0].mlp.fc1.bias[0] += 1
+    other, more_spatial = late(changed_vit), late(copy.deepcopy(vit), num_spatial_blocks=2)
+    images = images_for(vit)
+    with keep_frozen_tokens():
+        model(images)
+        assert calls(same, images) == [DEPTH - 1]
+        assert calls(other, images) == calls(more_spatial, images) == list(range(DEPTH))
+        changed = images.clone()
+        changed[0, 0, 0, 0] += 1
+        assert calls(model, changed) == list(range(DEPTH))
+        assert len(calls(model, images)) == 1
+        assert torch.equal(model.base_model.frozen_tokens(images).tokens, same.base_model.frozen_tokens(images).tokens)
+
+
+def test_kept_tokens_take_no_part_in_training():
+    model = late(create_plain(drop_path_rate=0.9))
+    images = images_for(model.get_base_model())
+    with keep_frozen_tokens():
+        with torch.no_grad():
+            model(images)
+        assert calls(model, images) == list(range(DEPTH))  # gradients are wanted
+        with torch.no_grad():
+            assert calls(model.train(), images) == list(range(DEPTH))  # stochastic depth
+            assert calls(model.eval(), images) == [DEPTH - 1]
+
+
+@torch.no_grad()
+def test_kept_tokens_take_no_more_memory_than_they_may():
+    model = late(create_plain())
+    images = images_for(model.get_base_model(), batch=3)
+    of_one = model.base_model.frozen_tokens(images[:1]).tokens.nbytes
+    with keep_frozen_tokens(2 * of_one):
+        model(images[:2])
+        model(images[2:])
+        assert calls(model, images[:2]) == [DEPTH - 1]
+        assert calls(model, images[2:]) == list(range(DEPTH))
+        with keep_frozen_tokens(0):
+            assert calls(model, images[:2]) == list(range(DEPTH))
+        assert calls(model, images[:2]) == [DEPTH - 1]
+
+
+@torch.no_grad()
+def test_other_adapters_compute_as_always_where_tokens_are_kept():
+    model = late(create_plain(), token_entry="isolated")
+    images = images_for(model.get_base_model())
+    expected = model(images).maps
+    with keep_frozen_tokens():
+        for _ in range(2):
+            assert torch.equal(model(images).maps, expected)
+            assert set(calls(model, images)) == set(range(DEPTH))
+            with model.disable_adapter():
+                assert set(calls(model, images)) == set(range(DEPTH))
