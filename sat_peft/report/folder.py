@@ -40,6 +40,7 @@ class Measurement:
         oracle: the thresholds were chosen on the evaluated images.
         ten_crop: classes are those of ten crops.
         measured: the images have true boxes.
+        standing: which method localises best, in a sentence.
         curves: name -> `per_threshold` of a `LocalizationResult`.
         iou_histograms: name -> `iou_histogram`.
     """
@@ -54,6 +55,7 @@ class Measurement:
     oracle: bool = False
     ten_crop: bool = False
     measured: bool = True
+    standing: str | None = None
     curves: dict[str, dict] = field(default_factory=dict)
     iou_histograms: dict[str, list[int]] = field(default_factory=dict)
 
@@ -194,7 +196,7 @@ def _own_measurement(reader: RunReader, results: dict) -> list[Measurement]:
     known = reader.json("measurement.json")
     if known:
         check_values(reader.folder, known, typing.get_type_hints(Measurement))
-        return [Measurement(**known)]
+        return [Measurement(**known | {"standing": results.get("standing")})]
     if not results.get("methods"):
         return []
     # What a run tells without measurement.json: the figures alone.
@@ -213,6 +215,7 @@ def _own_measurement(reader: RunReader, results: dict) -> list[Measurement]:
             bootstrap=0,
             methods=methods,
             measured=any(figures.get("gt_known") is not None for figures in results["methods"].values()),
+            standing=results.get("standing"),
         )
     ]
 
@@ -237,6 +240,7 @@ def _evaluations(reader: RunReader, prefix: str, counts: _ClassCounts | None) ->
             source=section["source"],
             oracle=section["oracle"],
             ten_crop=section["ten_crop"],
+            standing=section.get("standing"),
             curves=curves.get(protocol, {}),
             iou_histograms={method: iou_histogram(values) for method, values in iou.items()},
         )

@@ -13,6 +13,7 @@ from run_folders import CLASSES, HOSTILE, evaluated, loader, write_large_gallery
 
 from sat_peft.data.sources import Problems
 from sat_peft.errors import UsageError
+from sat_peft.evaluation.figures import MAIN_FIGURES
 from sat_peft.evaluation.measure import Measured
 from sat_peft.evaluation.trained import ProtocolMeasurement, TrainedMeasurement
 from sat_peft.files.outputs import write_json_atomic
@@ -232,7 +233,8 @@ def write_protocols(folder, protocols=("original", "wsol")):
     measurements = []
     for protocol in protocols:
         sat = Measured.of("SAT", evaluated(loader(12, protocol=protocol), protocol=protocol))
-        measurements.append(ProtocolMeasurement(get_protocol(protocol), (64, 64), False, {"sat": sat}))
+        box = Measured("centre box", dict.fromkeys(MAIN_FIGURES, 12.5))
+        measurements.append(ProtocolMeasurement(get_protocol(protocol), (64, 64), False, {"sat": sat, "box": box}))
     image_ids, labels = [f"image {index}" for index in range(12)], [CLASSES[index % 3] for index in range(12)]
     about = {"split": "validation", "data": "DIR", "backbone": "vit", "adapter": "A", "bootstrap": 20}
     measured = TrainedMeasurement(measurements, image_ids, labels, 3, Problems())
@@ -255,6 +257,7 @@ def test_evaluation_folder_alone_can_be_drawn_and_evaluated_again(tmp_path):
     page = draw(tmp_path / "evaluation")
     assert get_protocol("original").source in page.text
     assert "cat 4 75.0 75.0 100.0" in page.text
+    assert re.search(r"3 classes SAT localises best here: [\d.]+ % GT-known Loc, the next, centre box, 12.5 %", page.text)
     assert sum(tag == "svg" for tag, _ in page.tags) == 2
     write_protocols(tmp_path / "evaluation", ["original"])
     assert not (tmp_path / "evaluation/report.html").exists()  # it showed figures that are no longer there
