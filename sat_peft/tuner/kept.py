@@ -15,7 +15,7 @@ from sat_peft.tuner.frozen import FrozenTokens, tokens_after
 
 
 class _KeptTokens:
-    """Frozen tokens by what they follow from: the frozen part of a backbone, and the pixels of an image.
+    """Frozen tokens by what they follow from: the frozen part of a backbone, the pixels of an image, the precision.
 
     Args:
         limit: bytes of all of them; what comes when it is reached is not kept.
@@ -45,7 +45,9 @@ class _KeptTokens:
         known = self._backbones.setdefault(vit, {})
         if blocks not in known:
             known[blocks] = frozen_fingerprint(vit, blocks)
-        start = hashlib.sha256(f"{known[blocks]} {images.dtype} {tuple(images.shape[1:])}".encode())
+        device = images.device.type
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        start = hashlib.sha256(f"{known[blocks]} {autocast} {images.dtype} {tuple(images.shape[1:])}".encode())
         keys = []
         for image in images.detach().cpu():
             digest = start.copy()

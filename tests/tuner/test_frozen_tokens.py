@@ -211,6 +211,8 @@ def test_kept_tokens_are_of_a_backbone_and_its_blocks():
         changed = images.clone()
         changed[0, 0, 0, 0] += 1
         assert calls(model, changed) == list(range(DEPTH))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert calls(model, images) == list(range(DEPTH))
         assert len(calls(model, images)) == 1
         assert torch.equal(model.base_model.frozen_tokens(images).tokens, same.base_model.frozen_tokens(images).tokens)
 
