@@ -18,7 +18,6 @@ from torch import nn
 from sat_peft.errors import UsageError
 from sat_peft.tuner.attention import SatAttentionMixin
 from sat_peft.tuner.backbone import (
-    base_modules,
     check_backbone,
     check_not_adapted,
     compare_backbones,
@@ -45,6 +44,8 @@ from sat_peft.tuner.layer import (
 )
 from sat_peft.tuner.readout import empty_readout
 from sat_peft.tuner.scope import (
+    ENTRY,
+    EXIT,
     attention_mode,
     check_scope,
     copied_parameters,
@@ -58,10 +59,6 @@ from sat_peft.tuner.scope import (
     token_path,
 )
 
-ENTRY, EXIT = "norm_pre", "norm"
-# Parts of timm's models that take no part while an adapter is active, and those that may be trained beside one.
-UNREAD = ("head", "head_dist", "head_drop", "attn_pool")
-OUTSIDE = ("patch_embed", "embeds", "fc_norm")
 # What `_synchronize` sets on attention modules and blocks.
 STATE = ("sat_mode", "sat_token_index", "sat_record", "sat_token_path")
 
@@ -134,30 +131,11 @@ class SatModel(LoraModel):
             compare_backbones(peft_config.backbone, backbone)
         if peft_config.backbone is None or not peft_config.inference_mode:
             peft_config.backbone = backbone
-        self._check_modules_to_save(peft_config)
         if peft_config.tune == "lora":
             resolve_lora_targets(vit, peft_config)
         elif peft_config.target_modules is None:
             peft_config.target_modules = set()
         return peft_config
-
-    def _check_modules_to_save(self, config: SatConfig) -> None:
-        names = [name for name, _ in base_modules(self.model) if name]
-        for wanted in config.modules_to_save or ():
-            found = [name for name in names if name.endswith(wanted)]
-            problem = None
-            if inside := [name for name in found if name in (ENTRY, EXIT) or name.split(".")[0] == "blocks"]:
-                problem = f"would wrap {inside[0]}, in which SAT has its own layers"
-            elif not any(name == wanted or name.endswith(f".{wanted}") for name in found):
-                problem = f"names {wanted!r}, which is no module of this {type(self.model).__name__}"
-            elif unread := [name for name in found if name.split(".")[0] in UNREAD]:
-                problem = f"names {unread[0]}, which a model with SAT does not read: SAT has a head of its own"
-            if problem:
-                raise UsageError(
-                    f"modules_to_save={config.modules_to_save!r} {problem}. Outside of the blocks there are: "
-                    f"{', '.join(name for name in names if name.split('.')[0] in OUTSIDE)}; to train whole blocks, "
-                    'use tune="full".'
-                )
 
     def _check_target_module_exists(self, peft_config: SatConfig, key: str):
         return key in (ENTRY, EXIT) or is_tuned(self.model, peft_config, key)

@@ -11,6 +11,12 @@ from sat_peft.tuner.backbone import base_modules, is_parameter_leaf, own_paramet
 from sat_peft.tuner.block import BLOCK_CLASSES, ORIGINAL_CLASSES, TUNABLE_OWNERS, TokenPath
 from sat_peft.tuner.config import SatConfig
 
+# Layers around which the spatial token comes in and goes out.
+ENTRY, EXIT = "norm_pre", "norm"
+# Parts of timm's models that take no part while an adapter is active, and those that may be trained beside one.
+_UNREAD = ("head", "head_dist", "head_drop", "attn_pool")
+_OUTSIDE = ("patch_embed", "embeds", "fc_norm")
+
 
 def first_spatial_block(vit: nn.Module, config: SatConfig) -> int:
     """Index of the first block with a mask."""
@@ -94,7 +100,7 @@ def check_scope(vit: nn.Module, config: SatConfig) -> None:
 
     Raises:
         UsageError: for more spatial or tuned blocks than there are, blocks that a late or isolated token cannot pass,
-            and parameters that cannot be copied.
+            parameters that cannot be copied, and modules to save that SAT has layers in or leaves unread.
     """
     name, depth = type(vit).__name__, len(vit.blocks)
     for field in ("num_spatial_blocks", "num_tuned_blocks"):
@@ -114,6 +120,7 @@ def check_scope(vit: nn.Module, config: SatConfig) -> None:
                 )
     for index in range(first_tuned_block(vit, config), depth):
         _check_copies(vit.blocks[index], f"blocks.{index}", config.tune)
+    _check_modules_to_save(vit, config)
 
 
 def _check_copies(block: nn.Module, block_name: str, tune: str) -> None:
@@ -129,6 +136,25 @@ def _check_copies(block: nn.Module, block_name: str, tune: str) -> None:
             raise UsageError(
                 f"tune={tune!r} cannot copy the parameters {list(copied)} of {name} ({type(module).__name__}). "
                 'Use tune="lora" or tune="none".'
+            )
+
+
+def _check_modules_to_save(vit: nn.Module, config: SatConfig) -> None:
+    names = [name for name, _ in base_modules(vit) if name]
+    for wanted in config.modules_to_save or ():
+        found = [name for name in names if name.endswith(wanted)]
+        problem = None
+        if inside := [name for name in found if name in (ENTRY, EXIT) or name.split(".")[0] == "blocks"]:
+            problem = f"would wrap {inside[0]}, in which SAT has its own layers"
+        elif not any(name == wanted or name.endswith(f".{wanted}") for name in found):
+            problem = f"names {wanted!r}, which is no module of this {type(vit).__name__}"
+        elif unread := [name for name in found if name.split(".")[0] in _UNREAD]:
+            problem = f"names {unread[0]}, which a model with SAT does not read: SAT has a head of its own"
+        if problem:
+            raise UsageError(
+                f"modules_to_save={config.modules_to_save!r} {problem}. Outside of the blocks there are: "
+                f"{', '.join(name for name in names if name.split('.')[0] in _OUTSIDE)}; to train whole blocks, "
+                'use tune="full".'
             )
 
 
