@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -10,6 +10,10 @@ from torch import nn
 
 from sat_peft.errors import UsageError
 from sat_peft.tuner.embedding import class_token
+
+# What a method reads of the attention in a pass: of the matrices that `record_attention` gives and the weights (N,) of
+# the queries, (B, N) shares of the tokens.
+AttentionRead = Callable[[Sequence[torch.Tensor], torch.Tensor], torch.Tensor]
 
 
 @contextmanager

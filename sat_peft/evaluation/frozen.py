@@ -1,8 +1,10 @@
-"""What baselines on a frozen backbone share: patch tokens, the training mode, and files of what was trained."""
+"""What baselines on a frozen backbone share: its passes, the training mode, and files of what was trained."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,14 +13,63 @@ from safetensors.torch import save
 from torch import nn
 
 from sat_peft.errors import UsageError
+from sat_peft.evaluation.attention_maps import AttentionRead, query_weights, record_attention
 from sat_peft.files import read_safetensors
 from sat_peft.tuner.embedding import grid_size
+from sat_peft.tuner.kept import KeptByImage
 
 
 class Summaries(NamedTuple):
     """What a classifier reads of a batch of images, in place of them: the backbone is then passed over."""
 
     values: torch.Tensor  # (B, F)
+
+
+class _KeptPasses:
+    """Passes of images through backbones: the patch tokens, and what each of `reads` makes of the attention."""
+
+    def __init__(self, reads: Collection[AttentionRead], limit: int):
+        self.reads = list(reads)
+        self._passes = KeptByImage(limit)
+
+    def get(self, backbone: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(B, N, D) tokens, and (B, N) for every one of `reads`."""
+        return self._passes.get(str(id(backbone)), images, lambda new: _pass(backbone, new, self.reads))
+
+
+_kept: _KeptPasses | None = None
+
+
+@contextmanager
+def keep_passes(reads: Collection[AttentionRead], limit: int = 2**30) -> Iterator[None]:
+    """Within it, baselines of the same backbone pass an image through it once, for tokens and attention alike.
+
+    Args:
+        reads: what is going to be asked of the attention. All of it is read in the one pass.
+        limit: bytes of memory; a ViT-S at 224 x 224 pixels takes 0.4 MB an image.
+    """
+    global _kept
+    before, _kept = _kept, _KeptPasses(reads, limit)
+    try:
+        yield
+    finally:
+        _kept = before
+
+
+@torch.no_grad()
+def _pass(backbone: nn.Module, images: torch.Tensor, reads: Collection[AttentionRead]) -> tuple[torch.Tensor, ...]:
+    if not reads:
+        return (_patch_tokens(backbone, images),)
+    with record_attention(backbone) as attentions:
+        tokens = _patch_tokens(backbone, images)
+    queries = query_weights(backbone, attentions[-1].shape[-1]).to(attentions[-1])
+    return tokens, *(read(attentions, queries)[:, backbone.num_prefix_tokens :] for read in reads)
+
+
+def _patch_tokens(backbone: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    tokens = backbone.forward_features(images)[:, backbone.num_prefix_tokens :]
+    # Models with average pooling normalise after pooling; here every token is.
+    return backbone.fc_norm(tokens) if isinstance(backbone.norm, nn.Identity) else tokens
 
 
 class FrozenBackboneClassifier(nn.Module, ABC):
@@ -37,12 +88,16 @@ class FrozenBackboneClassifier(nn.Module, ABC):
         self.num_classes = num_classes
 
     @abstractmethod
-    def summarize(self, images: torch.Tensor) -> Summaries:
-        """What the classifier reads of images (B, 3, H, W), without gradients."""
+    def summary(self, tokens: torch.Tensor) -> Summaries:
+        """What the classifier reads of patch tokens (B, h, w, D)."""
 
     @abstractmethod
     def classify(self, summaries: Summaries) -> torch.Tensor:
         """(B, C) logits."""
+
+    def summarize(self, images: torch.Tensor) -> Summaries:
+        """What the classifier reads of images (B, 3, H, W), without gradients."""
+        return self.summary(self.patch_tokens(images))
 
     def forward(self, images: torch.Tensor | Summaries) -> torch.Tensor:
         """(B, C) logits of images (B, 3, H, W), or of what `summarize` made of them."""
@@ -54,16 +109,20 @@ class FrozenBackboneClassifier(nn.Module, ABC):
         self.backbone.eval()
         return self
 
-    def grid(self, images: torch.Tensor) -> tuple[int, int]:
-        """(h, w) of the patch tokens of `images` (B, 3, H, W)."""
-        return grid_size(self.backbone, images.shape[-2:])
-
     def patch_tokens(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, N, D) normalised patch tokens of the frozen backbone."""
-        with torch.no_grad():
-            tokens = self.backbone.forward_features(images)[:, self.backbone.num_prefix_tokens :]
-            # Models with average pooling normalise after pooling; here every token is.
-            return self.backbone.fc_norm(tokens) if isinstance(self.backbone.norm, nn.Identity) else tokens
+        """(B, h, w, D) normalised patch tokens of the frozen backbone for images (B, 3, H, W)."""
+        tokens, *_ = _pass(self.backbone, images, ()) if _kept is None else _kept.get(self.backbone, images)
+        return tokens.unflatten(1, grid_size(self.backbone, images.shape[-2:]))
+
+    def tokens_and_attention(self, images: torch.Tensor, read: AttentionRead) -> tuple[torch.Tensor, torch.Tensor]:
+        """`patch_tokens`, and (B, h, w) what `read` makes of the attention in the same pass."""
+        if _kept is not None and read in _kept.reads:
+            tokens, *shares = _kept.get(self.backbone, images)
+            found = shares[_kept.reads.index(read)]
+        else:
+            tokens, found = _pass(self.backbone, images, (read,))
+        grid = grid_size(self.backbone, images.shape[-2:])
+        return tokens.unflatten(1, grid), found.unflatten(1, grid)
 
 
 def _trained(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -11,6 +12,9 @@ from typing import TYPE_CHECKING
 from sat_peft.options.choices import BASELINE_NAMES
 
 if TYPE_CHECKING:
+    import torch
+
+    from sat_peft.evaluation.attention_maps import AttentionRead
     from sat_peft.evaluation.evaluator import EvaluatedImage, Method
     from sat_peft.evaluation.frozen import FrozenBackboneClassifier
     from sat_peft.evaluation.measure import Measured
@@ -27,6 +31,7 @@ class Baseline:
         classifier: class of that classifier, which is trained and saved under the name of the baseline.
         classes_of: name of the baseline whose trained classifier it is, where that is another.
         learning_rate: learning rate of the training; by default that of SAT.
+        reads: what it reads of the attention, if it does.
         prior: measures boxes that no map is read for, given images that may choose them, the evaluated images, and
             the protocol of both.
     """
@@ -36,6 +41,7 @@ class Baseline:
     classifier: Callable[..., FrozenBackboneClassifier] | None = None
     classes_of: str | None = None
     learning_rate: float | None = None
+    reads: AttentionRead | None = None
     prior: Callable[[Collection[EvaluatedImage], Collection[EvaluatedImage], Protocol], Measured] | None = None
 
 
@@ -44,6 +50,19 @@ def baselines() -> dict[str, Baseline]:
     """All baselines by name, those without maps last."""
     found = {name: import_module(f"sat_peft.evaluation.baselines.{name}").BASELINE for name in BASELINE_NAMES}
     return dict(sorted(found.items(), key=lambda entry: entry[1].localizer is None))
+
+
+def of_attention(read: AttentionRead) -> Callable[[FrozenBackboneClassifier], Method]:
+    """The localizer whose maps are what `read` makes of the attention, whatever the class; classes are another's."""
+
+    def localizer(classifier: FrozenBackboneClassifier) -> Method:
+        def localize(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            tokens, maps = classifier.tokens_and_attention(images, read)
+            return classifier.classify(classifier.summary(tokens)), maps
+
+        return localize
+
+    return localizer
 
 
 def method_titles() -> dict[str, str]:
@@ -67,3 +86,16 @@ def localizers(names: Collection[str], trained: Mapping[str, FrozenBackboneClass
     for name, baseline in baselines().items():
         if name in names and baseline.localizer:
             yield name, baseline.localizer(trained[baseline.classes_of or name])
+
+
+@contextmanager
+def shared_passes(names: Collection[str]) -> Iterator[None]:
+    """Within it, the baselines of `names` that have maps pass an image through their backbone once."""
+    from sat_peft.evaluation.frozen import keep_passes
+
+    chosen = [baseline for name, baseline in baselines().items() if name in names and baseline.localizer]
+    if len(chosen) < 2:  # attention that nobody shares would be read for nothing
+        yield
+        return
+    with keep_passes([baseline.reads for baseline in chosen if baseline.reads]):
+        yield

@@ -22,7 +22,7 @@ from sat_peft.errors import UsageError
 from sat_peft.evaluation.evaluator import Method, ten_crop
 from sat_peft.evaluation.frozen import load_trained
 from sat_peft.evaluation.measure import BOOTSTRAP, Measured, MeasuredLoaders, measure, sat_method, threshold_source
-from sat_peft.evaluation.registry import baselines, localizers, needed_classifiers
+from sat_peft.evaluation.registry import baselines, localizers, needed_classifiers, shared_passes
 from sat_peft.localization import Protocol
 from sat_peft.runs.restore import TrainedModel
 from sat_peft.tuner import load_adapter
@@ -172,18 +172,19 @@ def measure_trained(
             made = rows and build_evaluation_loader(rows, config, protocol=protocol, **sizes, **views)
             return made and accelerator.prepare(made)
 
-        methods = measure(
-            trained_methods(trained, backbones[size], names, accelerator.device),
-            MeasuredLoaders(loader(rows, masks=True, ten_crop=crops), loader(held_out), loader(unlabelled)),
-            accelerator,
-            protocol=protocol,
-            source=source,
-            threshold=threshold,
-            priors=names,
-            bootstrap=bootstrap,
-            tta=tta,
-            augment=ten_crop if crops else None,
-        )
+        with shared_passes(names):
+            methods = measure(
+                trained_methods(trained, backbones[size], names, accelerator.device),
+                MeasuredLoaders(loader(rows, masks=True, ten_crop=crops), loader(held_out), loader(unlabelled)),
+                accelerator,
+                protocol=protocol,
+                source=source,
+                threshold=threshold,
+                priors=names,
+                bootstrap=bootstrap,
+                tta=tta,
+                augment=ten_crop if crops else None,
+            )
         measured.append(ProtocolMeasurement(protocol, config.image_size, crops, methods))
     labels = [class_names[label] for label in rows["label"]]
     return TrainedMeasurement(measured, rows["image_id"][:], labels, len(class_names), loaded.problems)

@@ -16,7 +16,7 @@ from sat_peft.evaluation.evaluator import Evaluation
 from sat_peft.evaluation.frozen import save_trained
 from sat_peft.evaluation.health import Health, examine
 from sat_peft.evaluation.measure import Measured, MeasuredLoaders, augmented, measure, sat_method
-from sat_peft.evaluation.registry import baselines, localizers, method_titles, needed_classifiers
+from sat_peft.evaluation.registry import baselines, localizers, method_titles, needed_classifiers, shared_passes
 from sat_peft.evaluation.standing import standing
 from sat_peft.evaluation.summaries import summary_loader
 from sat_peft.files.outputs import atomic_replacement
@@ -129,7 +129,8 @@ def compare(
             (run.path / "baselines").mkdir(exist_ok=True)
             with atomic_replacement(run.path / "baselines" / f"{name}.safetensors") as file:
                 save_trained(trained[name], file)
-    others = measure(localizers(options.baselines, trained), prepared, accelerator, **settings)
+    with shared_passes(options.baselines):
+        others = measure(localizers(options.baselines, trained), prepared, accelerator, **settings)
     if others:
         seconds = time.perf_counter() - start
         accelerator.print(f"Baselines: {seconds:.0f} s beside SAT; --baselines names those that are wanted")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
@@ -14,40 +14,45 @@ from sat_peft.tuner.backbone import frozen_fingerprint
 from sat_peft.tuner.frozen import FrozenTokens, tokens_after
 
 
-class _KeptTokens:
-    """Frozen tokens by what they follow from: the frozen part of a backbone, the pixels of an image, the precision.
+class KeptByImage:
+    """What was computed of images, in memory: found again by the pixels of an image, its precision and a name.
 
     Args:
-        limit: bytes of all of them; what comes when it is reached is not kept.
+        limit: bytes of everything; what comes when it is reached is not kept.
     """
 
     def __init__(self, limit: int):
         self._left = limit
-        self._tokens: dict[bytes, torch.Tensor] = {}  # each (N, D), on the CPU
-        self._backbones: WeakKeyDictionary[nn.Module, dict[int, str]] = WeakKeyDictionary()
+        self._found: dict[bytes, tuple[torch.Tensor, ...]] = {}  # of one image each, on the CPU
 
-    def tokens_after(self, vit: nn.Module, images: torch.Tensor, blocks: int) -> torch.Tensor:
-        """As the function of this name, which gets those of the images alone that are not kept."""
-        keys = self._keys(vit, images, blocks)
-        new = [row for row, key in enumerate(keys) if key not in self._tokens]
-        found: dict[int, torch.Tensor] = {}
+    def get(
+        self, name: str, images: torch.Tensor, compute: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+    ) -> tuple[torch.Tensor, ...]:
+        """What `compute` makes of images (B, 3, H, W), each (B, …); it gets those alone that are not kept.
+
+        Args:
+            name: tells apart what is computed; the same for the same.
+            images: preprocessed, on the device of the results.
+            compute: whose results for an image do not depend on the others.
+        """
+        keys = self._keys(name, images)
+        new = [row for row, key in enumerate(keys) if key not in self._found]
+        if len(new) == len(keys):
+            computed = compute(images)
+            self._keep(keys, computed)
+            return computed
+        rows = [self._found.get(key) for key in keys]
         if new:
-            computed = tokens_after(vit, images if len(new) == len(keys) else images[new], blocks)
-            if len(new) == len(keys):
-                self._keep(keys, computed)
-                return computed
+            computed = compute(images[new])
             self._keep([keys[row] for row in new], computed)
-            found = dict(zip(new, computed, strict=True))
-        rows = [found[row] if row in found else self._tokens[key].to(images.device) for row, key in enumerate(keys)]
-        return torch.stack(rows)
+            for row, *values in zip(new, *computed, strict=True):
+                rows[row] = tuple(values)
+        return tuple(torch.stack([value.to(images.device) for value in values]) for values in zip(*rows, strict=True))
 
-    def _keys(self, vit: nn.Module, images: torch.Tensor, blocks: int) -> list[bytes]:
-        known = self._backbones.setdefault(vit, {})
-        if blocks not in known:
-            known[blocks] = frozen_fingerprint(vit, blocks)
+    def _keys(self, name: str, images: torch.Tensor) -> list[bytes]:
         device = images.device.type
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        start = hashlib.sha256(f"{known[blocks]} {autocast} {images.dtype} {tuple(images.shape[1:])}".encode())
+        start = hashlib.sha256(f"{name} {autocast} {images.dtype} {tuple(images.shape[1:])}".encode())
         keys = []
         for image in images.detach().cpu():
             digest = start.copy()
@@ -55,10 +60,27 @@ class _KeptTokens:
             keys.append(digest.digest())
         return keys
 
-    def _keep(self, keys: list[bytes], tokens: torch.Tensor) -> None:
-        if tokens.nbytes <= self._left:
-            self._left -= tokens.nbytes
-            self._tokens |= zip(keys, tokens.cpu(), strict=True)
+    def _keep(self, keys: list[bytes], computed: tuple[torch.Tensor, ...]) -> None:
+        size = sum(values.nbytes for values in computed)
+        if size <= self._left:
+            self._left -= size
+            self._found |= zip(keys, zip(*(values.cpu() for values in computed), strict=True), strict=True)
+
+
+class _KeptTokens:
+    """Frozen tokens of images, by the frozen part of the backbone that they are of."""
+
+    def __init__(self, limit: int):
+        self._tokens = KeptByImage(limit)
+        self._backbones: WeakKeyDictionary[nn.Module, dict[int, str]] = WeakKeyDictionary()
+
+    def tokens_after(self, vit: nn.Module, images: torch.Tensor, blocks: int) -> torch.Tensor:
+        """As the function of this name, which gets those of the images alone that are not kept."""
+        known = self._backbones.setdefault(vit, {})
+        if blocks not in known:
+            known[blocks] = frozen_fingerprint(vit, blocks)
+        (tokens,) = self._tokens.get(known[blocks], images, lambda new: (tokens_after(vit, new, blocks),))
+        return tokens
 
 
 # No context variable, which torch.compile would have to trace.

@@ -8,7 +8,8 @@ import torch
 from added_modules import run_with_modules
 
 from sat_peft.commands import evaluate
-from sat_peft.evaluation.registry import baselines, localizers, method_titles, needed_classifiers
+from sat_peft.evaluation.evaluator import mirrored
+from sat_peft.evaluation.registry import baselines, localizers, method_titles, needed_classifiers, shared_passes
 from sat_peft.localization import PROTOCOLS
 from sat_peft.options.choices import BASELINE_NAMES, BaselineName, ProtocolName
 from sat_peft.options.training import EvaluationOptions
@@ -75,3 +76,29 @@ def test_methods_are_those_named_and_rollout_has_the_classes_of_cam():
     logits = {name: method(images, labels)[0] for name, method in methods.items()}
     torch.testing.assert_close(logits["rollout"], logits["cam"], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(logits["tscam"], logits["cam"])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    ("names", "passes"), [(BASELINE_NAMES, 1), (("cam", "tokencut"), 1), (("rollout",), 2), (("cam", "centre_box"), 2)]
+)
+def test_baselines_share_the_passes_of_their_backbone(names, passes):
+    """Two rounds over the same images, as for a threshold and a test: one pass of each image and its mirror image."""
+    torch.manual_seed(0)
+    backbone = timm.create_model("test_vit", num_classes=0, img_size=(32, 48))
+    trained = {name: baselines()[name].classifier(backbone, 3).eval() for name in needed_classifiers(names)}
+    methods = {name: mirrored(method) for name, method in localizers(names, trained)}
+    images, labels = torch.randn(4, 3, 32, 48), torch.tensor([0, 2, 1, 0])
+    expected = {name: method(images, labels) for name, method in methods.items()}
+    passed = []
+    backbone.patch_embed.register_forward_hook(lambda module, args, output: passed.append(len(args[0])))
+    with shared_passes(names):
+        for name, method in methods.items():
+            for rows in ([0, 1, 2], [3, 1, 0, 2]):
+                for found, whole in zip(method(images[rows], labels[rows]), expected[name], strict=True):
+                    torch.testing.assert_close(found, whole[rows], rtol=1e-4, atol=1e-5)
+    assert sum(passed) == (2 * 4 if passes == 1 else 2 * 7)
+    passed.clear()
+    for method in methods.values():
+        method(images, labels)
+    assert sum(passed) == 2 * 4 * len(methods)  # each by itself, and once

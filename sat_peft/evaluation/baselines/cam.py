@@ -27,9 +27,9 @@ class LinearCam(FrozenBackboneClassifier):
         nn.init.trunc_normal_(self.classifier.weight, std=0.02)
         nn.init.zeros_(self.classifier.bias)
 
-    def summarize(self, images: torch.Tensor) -> Summaries:
+    def summary(self, tokens: torch.Tensor) -> Summaries:
         """The mean patch tokens (B, D)."""
-        return Summaries(self.patch_tokens(images).mean(1))
+        return Summaries(tokens.mean((1, 2)))
 
     def classify(self, summaries: Summaries) -> torch.Tensor:
         """(B, C) logits."""
@@ -38,8 +38,8 @@ class LinearCam(FrozenBackboneClassifier):
     def localize(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, C) logits and the (B, h, w) activation maps of `labels` (B,)."""
         tokens = self.patch_tokens(images)
-        maps = torch.einsum("bnd,bd->bn", tokens, self.classifier.weight[labels])
-        return self.classifier(tokens.mean(1)), maps.unflatten(1, self.grid(images))
+        maps = torch.einsum("bhwd,bd->bhw", tokens, self.classifier.weight[labels])
+        return self.classify(self.summary(tokens)), maps
 
 
 # A linear classifier learns with larger steps than SAT.

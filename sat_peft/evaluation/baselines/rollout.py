@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from sat_peft.evaluation.attention_maps import query_weights, record_attention
-from sat_peft.evaluation.frozen import FrozenBackboneClassifier
-from sat_peft.evaluation.registry import Baseline
+from sat_peft.evaluation.registry import Baseline, of_attention
 
 
 def rollout(attentions: Sequence[torch.Tensor], queries: torch.Tensor) -> torch.Tensor:
@@ -31,24 +29,4 @@ def rollout(attentions: Sequence[torch.Tensor], queries: torch.Tensor) -> torch.
     return row.squeeze(1)
 
 
-class AttentionRollout:
-    """Attention rollout on a frozen Vision Transformer. It takes no training; maps do not depend on the class.
-
-    Args:
-        classifier: gives the logits, since rollout has none of its own; its backbone gives the attention.
-    """
-
-    def __init__(self, classifier: FrozenBackboneClassifier):
-        self.classifier = classifier
-
-    @torch.no_grad()
-    def localize(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, C) logits of the classifier and (B, h, w) rollout maps, the same whatever the `labels` (B,)."""
-        backbone = self.classifier.backbone
-        with record_attention(backbone) as attentions:
-            logits = self.classifier(images)
-        shares = rollout(attentions, query_weights(backbone, attentions[-1].shape[-1]))
-        return logits, shares[:, backbone.num_prefix_tokens :].unflatten(1, self.classifier.grid(images))
-
-
-BASELINE = Baseline("attention rollout", lambda classifier: AttentionRollout(classifier).localize, classes_of="cam")
+BASELINE = Baseline("attention rollout", of_attention(rollout), classes_of="cam", reads=rollout)

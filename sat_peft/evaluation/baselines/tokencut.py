@@ -47,8 +47,8 @@ class TokenCut:
     def localize(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, C) logits of the classifier and (B, h, w) eigenvectors, the same whatever the `labels` (B,)."""
         tokens = self.classifier.patch_tokens(images)
-        maps = torch.stack([cut(each) for each in tokens]).to(images.device)
-        return self.classifier(images), maps.unflatten(1, self.classifier.grid(images))
+        maps = torch.stack([cut(each) for each in tokens.flatten(1, 2)]).to(images.device)
+        return self.classifier.classify(self.classifier.summary(tokens)), maps.unflatten(1, tokens.shape[1:3])
 
 
 BASELINE = Baseline("TokenCut", lambda classifier: TokenCut(classifier).localize, classes_of="cam")

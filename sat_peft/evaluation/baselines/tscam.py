@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import attrgetter
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sat_peft.evaluation.attention_maps import query_weights, record_attention
 from sat_peft.evaluation.frozen import FrozenBackboneClassifier, Summaries
 from sat_peft.evaluation.registry import Baseline
 from sat_peft.tuner.heads import window_means
+
+
+def mean_attention(attentions: Sequence[torch.Tensor], queries: torch.Tensor) -> torch.Tensor:
+    """(B, N) attention of the class token, the mean over all heads and blocks.
+
+    Args:
+        attentions: (B, N, N) per block.
+        queries: (N,) weights of the tokens that ask.
+    """
+    return torch.stack([queries @ attention for attention in attentions]).mean(0)
 
 
 class TsCam(FrozenBackboneClassifier):
@@ -32,29 +42,26 @@ class TsCam(FrozenBackboneClassifier):
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def semantic_maps(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) one map per class."""
-        return self.head(self.patch_tokens(images).transpose(1, 2).unflatten(2, self.grid(images)))
-
-    def summarize(self, images: torch.Tensor) -> Summaries:
+    def summary(self, tokens: torch.Tensor) -> Summaries:
         """The window means (B, 9 D) of the patch tokens, on which the mean of a 3x3 convolution depends linearly."""
-        return Summaries(window_means(self.patch_tokens(images).unflatten(1, self.grid(images))).flatten(1))
+        return Summaries(window_means(tokens).flatten(1))
 
     def classify(self, summaries: Summaries) -> torch.Tensor:
         """(B, C) logits, the spatial means of the semantic maps."""
         return F.linear(summaries.values, self.head.weight.flatten(1), self.head.bias)
 
+    def semantic_maps(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) one map per class, of patch tokens (B, h, w, D)."""
+        return self.head(tokens.permute(0, 3, 1, 2))
+
     @torch.no_grad()
     def localize(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, C) logits and the (B, h, w) coupled maps of `labels` (B,)."""
-        with record_attention(self.backbone) as attentions:
-            semantic = self.semantic_maps(images)
-        queries = query_weights(self.backbone, attentions[0].shape[-1]).to(attentions[0])
-        attended = torch.stack([queries @ attention for attention in attentions]).mean(0)
-        attended = attended[:, self.backbone.num_prefix_tokens :].unflatten(1, self.grid(images))
+        tokens, attended = self.tokens_and_attention(images, mean_attention)
+        semantic = self.semantic_maps(tokens)
         of_labels = semantic[torch.arange(len(labels), device=labels.device), labels]
         return semantic.mean((2, 3)), of_labels * attended
 
 
 # It has the head of SAT, and its learning rate.
-BASELINE = Baseline("TS-CAM", attrgetter("localize"), TsCam)
+BASELINE = Baseline("TS-CAM", attrgetter("localize"), TsCam, reads=mean_attention)

@@ -41,9 +41,9 @@ def test_logits_are_the_spatial_means_of_the_maps_plus_bias(cam, images):
 
 def test_patch_tokens_are_normalised(cam, images):
     tokens = cam.patch_tokens(images)
-    assert tokens.shape == (2, 9, cam.backbone.embed_dim)
-    torch.testing.assert_close(tokens.mean(2), torch.zeros(2, 9), atol=1e-4, rtol=0)
-    torch.testing.assert_close(tokens.std(2, unbiased=False), torch.ones(2, 9), atol=1e-2, rtol=0)
+    assert tokens.shape == (2, 3, 3, cam.backbone.embed_dim)
+    torch.testing.assert_close(tokens.mean(3), torch.zeros(2, 3, 3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(tokens.std(3, unbiased=False), torch.ones(2, 3, 3), atol=1e-2, rtol=0)
 
 
 def test_maps_are_those_of_the_given_labels(cam, images):

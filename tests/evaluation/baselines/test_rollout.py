@@ -7,7 +7,7 @@ import torch
 from sat_peft.errors import UsageError
 from sat_peft.evaluation.attention_maps import record_attention
 from sat_peft.evaluation.baselines.cam import LinearCam
-from sat_peft.evaluation.baselines.rollout import AttentionRollout, rollout
+from sat_peft.evaluation.baselines.rollout import BASELINE, rollout
 
 # Attention, with and without a class token; AttentionRope; EvaAttention with registers, rotary embeddings, separate q.
 MODELS = {
@@ -57,9 +57,9 @@ def test_first_block_is_applied_first():
 
 
 def test_maps_are_the_explicit_product_of_matrices(backbone, images):
-    method = AttentionRollout(LinearCam(backbone, 3).eval())
-    logits, maps = method.localize(images, torch.zeros(2, dtype=torch.long))
-    torch.testing.assert_close(logits, method.classifier(images), rtol=1e-4, atol=1e-5)
+    classifier = LinearCam(backbone, 3).eval()
+    logits, maps = BASELINE.localizer(classifier)(images, torch.zeros(2, dtype=torch.long))
+    torch.testing.assert_close(logits, classifier(images), rtol=1e-4, atol=1e-5)
 
     with record_attention(backbone) as attentions, torch.no_grad():
         backbone.forward_features(images)

@@ -5,9 +5,9 @@ import timm
 import torch
 
 from sat_peft.evaluation.attention_maps import record_attention
+from sat_peft.evaluation.baselines import class_attention, tokencut
 from sat_peft.evaluation.baselines.cam import LinearCam
-from sat_peft.evaluation.baselines.class_attention import ClassAttention
-from sat_peft.evaluation.baselines.tokencut import TokenCut, cut
+from sat_peft.evaluation.baselines.tokencut import cut
 
 
 @pytest.fixture
@@ -31,18 +31,19 @@ def test_tokencut_separates_two_kinds_of_patches_and_takes_the_smaller_for_the_o
 
 
 def test_class_attention_is_the_first_row_of_the_last_matrix(backbone, images):
-    method = ClassAttention(LinearCam(backbone, 3).eval())
+    localize = class_attention.BASELINE.localizer(LinearCam(backbone, 3).eval())
     with record_attention(backbone) as attentions:
         backbone.forward_features(images)
     expected = attentions[-1][:, 0, backbone.num_prefix_tokens :].unflatten(1, (2, 3))
-    _, maps = method.localize(images, torch.zeros(2, dtype=torch.long))
+    _, maps = localize(images, torch.zeros(2, dtype=torch.long))
     torch.testing.assert_close(maps, expected)
 
 
-@pytest.mark.parametrize("kind", [ClassAttention, TokenCut])
-def test_classes_are_those_of_the_classifier_and_maps_ask_for_none(kind, backbone, images):
-    method = kind(LinearCam(backbone, 3).eval())
-    logits, maps = method.localize(images, torch.zeros(2, dtype=torch.long))
-    torch.testing.assert_close(logits, method.classifier(images), rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("baseline", [class_attention.BASELINE, tokencut.BASELINE], ids=lambda each: each.title)
+def test_classes_are_those_of_the_classifier_and_maps_ask_for_none(baseline, backbone, images):
+    classifier = LinearCam(backbone, 3).eval()
+    localize = baseline.localizer(classifier)
+    logits, maps = localize(images, torch.zeros(2, dtype=torch.long))
+    torch.testing.assert_close(logits, classifier(images), rtol=1e-4, atol=1e-5)
     assert maps.shape == (2, 2, 3)
-    assert torch.equal(maps, method.localize(images, torch.ones(2, dtype=torch.long))[1])
+    assert torch.equal(maps, localize(images, torch.ones(2, dtype=torch.long))[1])

@@ -26,14 +26,14 @@ def images() -> torch.Tensor:
 
 def test_semantic_maps_are_a_convolution_of_the_tokens_in_their_grid(tscam, images):
     """The value of a class in the corner: a sum over the four tokens that its window covers."""
-    tokens = tscam.patch_tokens(images).reshape(2, 2, 3, -1)
+    tokens = tscam.patch_tokens(images)
     weight = tscam.head.weight[1]
     corner = tscam.head.bias[1] + sum(tokens[:, i, j] @ weight[:, i + 1, j + 1] for i in (0, 1) for j in (0, 1))
-    torch.testing.assert_close(tscam.semantic_maps(images)[:, 1, 0, 0], corner)
+    torch.testing.assert_close(tscam.semantic_maps(tscam.patch_tokens(images))[:, 1, 0, 0], corner)
 
 
 def test_logits_are_the_means_of_the_semantic_maps(tscam, images):
-    semantic = tscam.semantic_maps(images)
+    semantic = tscam.semantic_maps(tscam.patch_tokens(images))
     assert semantic.shape == (2, 4, 2, 3)
     expected = semantic.sum((2, 3)) / 6
     torch.testing.assert_close(tscam(images), expected)
@@ -47,7 +47,7 @@ def test_maps_are_semantic_maps_of_the_labels_times_attention(tscam, images):
     prefix = tscam.backbone.num_prefix_tokens
     rows = [block[:, 0] if prefix else block.mean(1) for block in attentions]
     attended = sum(rows)[:, prefix:].reshape(2, 2, 3) / len(rows)
-    semantic = tscam.semantic_maps(images)
+    semantic = tscam.semantic_maps(tscam.patch_tokens(images))
     torch.testing.assert_close(maps[0], semantic[0, 3] * attended[0])
     torch.testing.assert_close(maps[1], semantic[1, 1] * attended[1])
 
@@ -58,7 +58,7 @@ def test_uniform_attention_leaves_the_semantic_map(tscam, images):
         torch.nn.init.zeros_(block.attn.qkv.weight)
         torch.nn.init.zeros_(block.attn.qkv.bias)
     _, maps = tscam.localize(images, torch.tensor([0, 2]))
-    semantic = tscam.semantic_maps(images)
+    semantic = tscam.semantic_maps(tscam.patch_tokens(images))
     tokens = 6 + tscam.backbone.num_prefix_tokens
     torch.testing.assert_close(maps, torch.stack([semantic[0, 0], semantic[1, 2]]) / tokens)
 
