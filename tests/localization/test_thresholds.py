@@ -23,10 +23,14 @@ def test_best_threshold(scores):
     assert best_threshold({"threshold": [0.1, 0.2, 0.3], "gt_known": [1.0, 5.0, 5.0]}) == (0.2, 5.0)
     peak = {"threshold": [0.1, 0.2, 0.3, 0.4, 0.5], "gt_known": [9.0, 1.0, 7.0, 8.0, 6.0]}
     assert best_threshold(peak) == (0.1, 9.0)
-    assert best_threshold(peak, within=0.1) == (0.4, 7.0)
-    # At the end of the sweep there is a neighbour less, and only what is near in value counts, whatever the steps.
-    assert best_threshold(peak | {"gt_known": [0.0, 0.0, 0.0, 8.0, 9.0]}, within=0.1) == (0.5, 8.5)
-    assert best_threshold(peak, within=0.05) == best_threshold(peak)
+    assert best_threshold(peak, beside=0.1) == (0.4, pytest.approx(7.0))
+    # The end of a sweep goes on: it wins where the curve rises to it and stays, and not beside a steep peak.
+    assert best_threshold(peak | {"gt_known": [0.0, 0.0, 0.0, 8.0, 9.0]}, beside=0.1) == (0.5, pytest.approx(26 / 3))
+    assert best_threshold(peak | {"gt_known": [49.0, 57.0, 55.0, 44.0, 34.0]}, beside=0.1)[0] == 0.2
+    # Beside means by value, whatever the steps and the order of the sweep.
+    finer = {"threshold": [0.1, 0.11, 0.2, 0.3], "gt_known": [0.0, 9.0, 6.0, 6.0]}
+    assert best_threshold(finer, beside=0.1) == (0.3, 6.0)
+    assert best_threshold({name: values[::-1] for name, values in finer.items()}, beside=0.1)[0] == 0.3
     with pytest.raises(UsageError, match=r"unknown metric 'gtknown'.*'gt_known'"):
         best_threshold(scores.per_threshold, metric="gtknown")
     with pytest.raises(UsageError, match="unknown metric 'multi_iou50'"):
