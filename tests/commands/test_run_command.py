@@ -85,6 +85,25 @@ def test_images_pass_the_frozen_blocks_once(photos, options, tmp_path, monkeypat
     assert len(predictions(output)) == 9
 
 
+def test_interrupted_run_goes_on_with_its_cache(photos, options, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    output = tmp_path / "boxes"
+    config = command.Config(images=photos, output=output, **options | {"steps": 1})
+    built = set()
+    for _ in range(2):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("sat_peft.training.building.fit_class_readout", interrupted)
+            command.main(config)
+        (cache,) = (output / "features").glob("*.npy")
+        built.add(cache.stat().st_ino)
+    assert len(built) == 1
+    assert command.main(config) == 0
+    assert not cache.exists()
+    assert len(predictions(output)) == 9
+
+
 def test_few_images_are_seen_in_many_views(done):
     config = json.loads((done / "run/config.json").read_text())
     assert config["augmentation"] == "shift"
