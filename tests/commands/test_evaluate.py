@@ -160,7 +160,7 @@ def test_table_and_plots_are_written_for_every_protocol(evaluated):
                 assert min(image.size) > 300
     for title in ("SAT", "CAM", "TS-CAM", "attention rollout", "centre box, side"):
         assert table.count(f"| {title}") == 4
-    assert "validation: best gt_known on images that are not the test set" in table
+    assert "validation: best iou30+iou50+iou70 on images that are not the test set" in table
     assert "Oracle" not in table
     assert "bootstrap" in table
 

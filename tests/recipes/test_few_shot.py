@@ -126,7 +126,7 @@ def test_launched_run_reports_figures_of_three_methods(launched):
         assert figures["top1_loc"] <= figures["top5_loc"] == figures["gt_known"]  # three classes are within five
     # The command at the end is one that a reader of a copied recipe has too, without a clone.
     closing = f"  sat-peft evaluate --run {folder}"
-    for words in ("GT-known Loc", "centre box", "Run folder", "1,859", "validation: best gt_known", closing):
+    for words in ("GT-known Loc", "centre box", "Run folder", "1,859", "validation: best iou30+iou50+iou70", closing):
         assert words in output
     assert "localises best here" in results["standing"]
     assert results["standing"] in output
