@@ -52,8 +52,8 @@ def baselines() -> dict[str, Baseline]:
     return dict(sorted(found.items(), key=lambda entry: entry[1].localizer is None))
 
 
-def of_attention(read: AttentionRead) -> Callable[[FrozenBackboneClassifier], Method]:
-    """The localizer whose maps are what `read` makes of the attention, whatever the class; classes are another's."""
+def attention_baseline(title: str, read: AttentionRead) -> Baseline:
+    """The baseline whose maps are what `read` makes of the attention, whatever the class; its classes are CAM's."""
 
     def localizer(classifier: FrozenBackboneClassifier) -> Method:
         def localize(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -62,7 +62,7 @@ def of_attention(read: AttentionRead) -> Callable[[FrozenBackboneClassifier], Me
 
         return localize
 
-    return localizer
+    return Baseline(title, localizer, classes_of="cam", reads=read)
 
 
 def method_titles() -> dict[str, str]:

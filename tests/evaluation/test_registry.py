@@ -80,9 +80,10 @@ def test_methods_are_those_named_and_rollout_has_the_classes_of_cam():
 
 @torch.inference_mode()
 @pytest.mark.parametrize(
-    ("names", "passes"), [(BASELINE_NAMES, 1), (("cam", "tokencut"), 1), (("rollout",), 2), (("cam", "centre_box"), 2)]
+    ("names", "shared"),
+    [(BASELINE_NAMES, True), (("cam", "tokencut"), True), (("rollout",), False), (("cam", "centre_box"), False)],
 )
-def test_baselines_share_the_passes_of_their_backbone(names, passes):
+def test_baselines_share_the_passes_of_their_backbone(names, shared):
     """Two rounds over the same images, as for a threshold and a test: one pass of each image and its mirror image."""
     torch.manual_seed(0)
     backbone = timm.create_model("test_vit", num_classes=0, img_size=(32, 48))
@@ -97,7 +98,7 @@ def test_baselines_share_the_passes_of_their_backbone(names, passes):
             for rows in ([0, 1, 2], [3, 1, 0, 2]):
                 for found, whole in zip(method(images[rows], labels[rows]), expected[name], strict=True):
                     torch.testing.assert_close(found, whole[rows], rtol=1e-4, atol=1e-5)
-    assert sum(passed) == (2 * 4 if passes == 1 else 2 * 7)
+    assert sum(passed) == (2 * 4 if shared else 2 * 7)
     passed.clear()
     for method in methods.values():
         method(images, labels)

@@ -47,7 +47,6 @@ def test_validation_and_oracle_say_which_images_they_saw(scores):
     curve = np.sum([scores.per_threshold[name] for name in ("iou30", "iou50", "iou70")], axis=0)
     assert scores.per_threshold["threshold"][curve.argmax()] == 0.3
     assert choose_threshold("validation", scores=scores, metric="gt_known").value == 0.2
-    # The best by itself at an IoU of .5,.
     assert choose_threshold("oracle", scores=scores).value == 0.2
     oracle = choose_threshold("oracle", scores=scores, metric="gt_known+top1_loc")
     assert oracle.value == 0.25

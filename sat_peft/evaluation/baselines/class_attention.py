@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from sat_peft.evaluation.registry import Baseline, of_attention
+from sat_peft.evaluation.registry import attention_baseline
 
 
 def last_attention(attentions: Sequence[torch.Tensor], queries: torch.Tensor) -> torch.Tensor:
@@ -20,4 +20,4 @@ def last_attention(attentions: Sequence[torch.Tensor], queries: torch.Tensor) ->
     return queries @ attentions[-1]
 
 
-BASELINE = Baseline("class attention", of_attention(last_attention), classes_of="cam", reads=last_attention)
+BASELINE = attention_baseline("class attention", last_attention)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from sat_peft.evaluation.registry import Baseline, of_attention
+from sat_peft.evaluation.registry import attention_baseline
 
 
 def rollout(attentions: Sequence[torch.Tensor], queries: torch.Tensor) -> torch.Tensor:
@@ -29,4 +29,4 @@ def rollout(attentions: Sequence[torch.Tensor], queries: torch.Tensor) -> torch.
     return row.squeeze(1)
 
 
-BASELINE = Baseline("attention rollout", of_attention(rollout), classes_of="cam", reads=rollout)
+BASELINE = attention_baseline("attention rollout", rollout)
