@@ -10,6 +10,7 @@ Every lower bound `>=` becomes `==`; what the package does not name itself is as
 from __future__ import annotations
 
 import configparser
+import os
 import subprocess
 import sys
 import tempfile
@@ -51,14 +52,30 @@ def main(arguments: list[str]) -> int:
     print("\n".join(pinned), flush=True)
     if arguments == ["--list"]:
         return 0
-    with tempfile.TemporaryDirectory(prefix="sat_peft-oldest-") as folder:
+    return run_tests(pinned, arguments)
+
+
+def run_tests(requirements: list[str], arguments: list[str]) -> int:
+    """Runs pytest in a virtual environment that has `requirements` and, as it lies here, the package.
+
+    Args:
+        requirements: what pip installs, all that the package and the tests need among it.
+        arguments: of pytest.
+
+    Returns:
+        The exit status of pytest.
+    """
+    with tempfile.TemporaryDirectory(prefix="sat_peft-tests-") as folder:
         venv.create(folder, with_pip=True)
-        python = str(Path(folder, "Scripts" if sys.platform == "win32" else "bin", "python"))
+        programs = Path(folder, "Scripts" if sys.platform == "win32" else "bin")
+        python = str(programs / "python")
         install = [python, "-m", "pip", "install", "--quiet"]
-        subprocess.run([*install, *pinned], check=True)
+        subprocess.run([*install, *requirements], check=True)
         subprocess.run([*install, "--no-deps", "--editable", str(ROOT)], check=True)
+        # What the tests look for among the programs is found there.
+        environment = os.environ | {"PATH": os.pathsep.join([str(programs), os.environ.get("PATH", "")])}
         tests = [python, "-m", "pytest", "-n", "2", *arguments]
-        return subprocess.run(tests, cwd=ROOT, check=False).returncode
+        return subprocess.run(tests, cwd=ROOT, env=environment, check=False).returncode
 
 
 if __name__ == "__main__":

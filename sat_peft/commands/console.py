@@ -8,7 +8,19 @@ from functools import partial
 
 import tyro
 
-from sat_peft.commands import check_data, command_line, count, evaluate, export, predict, recipe, report, run, train
+from sat_peft.commands import (
+    check_data,
+    command_line,
+    count,
+    evaluate,
+    export,
+    label_studio,
+    predict,
+    recipe,
+    report,
+    run,
+    train,
+)
 from sat_peft.errors import unknown_choice
 from sat_peft.version import __version__
 
@@ -22,12 +34,13 @@ COMMANDS = {
     "evaluate": evaluate,
     "report": report,
     "export": export,
+    "label-studio": label_studio,
 }
 
 
 def overview() -> str:
     """What `sat-peft --help` tells: every command and the first line of its description."""
-    lines = [f"  {name:<12}{command.__doc__.splitlines()[0]}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<14}{command.__doc__.splitlines()[0]}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: sat-peft COMMAND [OPTIONS]",

@@ -8,16 +8,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import typing
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -32,6 +34,7 @@ from sat_peft.prediction.found import PROTOCOL, Localization
 from sat_peft.runs.reader import RunReader
 from sat_peft.runs.restore import TrainedModel, trained_from_adapter, trained_from_run
 from sat_peft.tuner import load_adapter
+from sat_peft.tuner.backbone import weight_fingerprint
 from sat_peft.tuner.embedding import patch_embedding
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor
@@ -262,6 +265,21 @@ class Localizer:
         if not 0 <= label < self.num_classes:
             raise UsageError(f"label {label} is no class of the model, which has 0 to {self.num_classes - 1}.")
         return int(label)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights of adapter and backbone, in hexadecimal digits: two models never share it."""
+        digest = hashlib.sha256(weight_fingerprint(self.model.get_base_model()).encode())
+        weights = get_peft_model_state_dict(self.model, adapter_name=self.model.active_adapter)
+        for name, tensor in sorted(weights.items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def version(self) -> str:
+        """A short name of the model for annotation tools, which keep the predictions of two models apart by it."""
+        return f"sat_peft {self.fingerprint[:8]}"
 
 
 def _threshold(given: float | ThresholdChoice | None, default: ThresholdChoice) -> ThresholdChoice:

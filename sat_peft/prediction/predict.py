@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import tqdm
-from peft import get_peft_model_state_dict
 
 from sat_peft.data.threads import in_order
 from sat_peft.data.writing import Prediction, PredictionSet, check_format, check_names, write_format, writers
@@ -31,7 +29,6 @@ from sat_peft.prediction.inputs import ImageFiles
 from sat_peft.prediction.journal import Journal, JournalWriter, repair
 from sat_peft.prediction.localizer import Localizer
 from sat_peft.prediction.pictures import map_picture, mask_picture, overlay, save_picture, thumbnail
-from sat_peft.tuner.backbone import weight_fingerprint
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,7 @@ def predict(
     check_names(localizer.class_names, "class name")
     settings = {
         "root": str(images.root),
-        "adapter": _fingerprint(localizer),
+        "adapter": localizer.fingerprint,
         "class_names": localizer.class_names,
         "image_size": list(localizer.data_config.image_size),
         "protocol": PROTOCOL,
@@ -212,7 +209,7 @@ def predict(
                 "flat": flat,
                 "image_root": images.root if isinstance(images, ImageFiles) else None,
                 "image_root_url": image_root_url,
-                "model_version": f"sat_peft {settings['adapter'][:8]}",
+                "model_version": localizer.version,
             }
             failures, whole, files = _write_results(localizer, images, output, formats, settings)
     except OSError as error:
@@ -226,16 +223,6 @@ def predict(
         if lock is not None:
             lock.release()
     return PredictionSummary(len(images.image_ids), len(images.image_ids) - len(todo), failures, whole, seconds, files)
-
-
-def _fingerprint(localizer: Localizer) -> str:
-    """SHA-256 of the weights of adapter and backbone: predictions of two models never share a folder."""
-    digest = hashlib.sha256(weight_fingerprint(localizer.model.get_base_model()).encode())
-    weights = get_peft_model_state_dict(localizer.model, adapter_name=localizer.model.active_adapter)
-    for name, tensor in sorted(weights.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _prediction(image_id: str, found: Localization, masks: bool) -> Prediction:

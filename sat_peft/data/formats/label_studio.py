@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -15,6 +16,21 @@ from sat_peft.data.writing.files import folder_replacement, text_file_replacemen
 
 # Of the controls and the object in the labeling interface, which the results name.
 _CONTROL, _OUTLINES, _OBJECT = "label", "outline", "image"
+
+
+@dataclass(frozen=True)
+class Control:
+    """What a labeling interface draws regions with.
+
+    Args:
+        kind: type of its regions: `rectanglelabels`, `polygonlabels`, `brushlabels`.
+        name: of the control.
+        object_name: of the image that it is drawn on.
+    """
+
+    kind: str
+    name: str
+    object_name: str
 
 
 def write_label_studio(path: Path, predictions: PredictionSet) -> None:
@@ -52,27 +68,52 @@ def _tasks(predictions: PredictionSet) -> Iterator[dict]:
 
 
 def _regions(found: Prediction) -> Iterator[dict]:
-    width, height = found.image_size
     if found.polygons:
-        kind, control = "polygonlabels", _OUTLINES
-        outlines = [points for region in found.polygons for points in region]
-        values = [{"points": (100 * np.array(points) / (width, height)).tolist()} for points in outlines]
+        control = Control("polygonlabels", _OUTLINES, _OBJECT)
+        values = polygon_values(found.image_size, [points for region in found.polygons for points in region])
     else:
-        kind, control = "rectanglelabels", _CONTROL
-        percent = 100 * from_xyxy(found.boxes, "xywh") / np.array([width, height, width, height])
-        sides = ("x", "y", "width", "height", "rotation")
-        values = [dict(zip(sides, (*box, 0), strict=True)) for box in percent.tolist()]
+        control = Control("rectanglelabels", _CONTROL, _OBJECT)
+        values = rectangle_values(found.image_size, found.boxes)
+    return regions(control, found.image_size, found.label, found.score, values)
+
+
+def rectangle_values(image_size: tuple[int, int], boxes: Sequence) -> list[dict]:
+    """Boxes (n, 4) xyxy in pixels of an image of `image_size` (width, height), as Label Studio has them: in percent."""
+    width, height = image_size
+    percent = 100 * from_xyxy(boxes, "xywh") / np.array([width, height, width, height])
+    sides = ("x", "y", "width", "height", "rotation")
+    return [dict(zip(sides, (*box, 0), strict=True)) for box in percent.tolist()]
+
+
+def polygon_values(image_size: tuple[int, int], outlines: Sequence) -> list[dict]:
+    """Outlines, each of points (k, 2) x and y in pixels of an image of `image_size`, in percent."""
+    return [{"points": (100 * np.asarray(points) / image_size).tolist()} for points in outlines]
+
+
+def regions(
+    control: Control, image_size: tuple[int, int], label: str, score: float, values: Iterable[dict]
+) -> Iterator[dict]:
+    """The `result` of a prediction: one region for each of `values`.
+
+    Args:
+        control: what the regions belong to.
+        image_size: (width, height) in pixels of the upright image.
+        label: class of all regions.
+        score: its probability.
+        values: what the kind of control has of a region, without its label.
+    """
+    width, height = image_size
     for number, value in enumerate(values):
         yield {
             "id": str(number),
-            "type": kind,
-            "from_name": control,
-            "to_name": _OBJECT,
+            "type": control.kind,
+            "from_name": control.name,
+            "to_name": control.object_name,
             "original_width": width,
             "original_height": height,
             "image_rotation": 0,
-            "value": value | {kind: [found.label]},
-            "score": found.score,
+            "value": value | {control.kind: [label]},
+            "score": score,
         }
 
 
