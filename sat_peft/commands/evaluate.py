@@ -46,8 +46,8 @@ class Config(TrainedOptions, DataOptions):
     bootstrap: int = 1000
     """Bootstrap samples for the confidence intervals; 0 for none."""
     tta: TtaName | None = None
-    """Test-time augmentation of all methods: `flip` takes the mean over an image and its mirror image; by default that
-    of the run, `none` for an adapter."""
+    """Test-time augmentation of all methods: `flip` takes the mean over an image and its mirror image, `edges`
+    refines maps along the edges of the image; by default that of the run, `none` for an adapter."""
     ten_crop: bool = False
     """Classify by the mean softmax of ten crops where the protocol crops (`sat` on CUB); maps from the centre crop."""
     eval_batch_size: int = 64

@@ -30,7 +30,7 @@ class Config(TrainedOptions):
     """Threshold that is stored; by default the one that the run chose, else the protocol's."""
     tta: TtaName | None = None
     """Test-time augmentation that the exported model has inside: `flip` takes the mean over an image and its mirror
-    image; by default that of the run, `none` for an adapter."""
+    image, `edges` refines maps along the edges of the image; by default that of the run, `none` for an adapter."""
 
 
 def main(config: Config) -> None:

@@ -44,8 +44,9 @@ class Config(SourceOptions, TrainedOptions):
     threshold: float | None = None
     """Threshold of the maps; by default the one that the run chose, else the protocol's."""
     tta: TtaName | None = None
-    """Test-time augmentation: `flip` takes the mean over an image and its mirror image, in twice the time; by default
-    that of the run, `none` for an adapter."""
+    """Test-time augmentation: `flip` takes the mean over an image and its mirror image, in twice the time;
+    `edges` refines maps along the edges of the image, and so masks; by default that of the run, `none` for an
+    adapter."""
     multi: bool = False
     """A box for every component of the foreground, largest first, instead of the largest component alone."""
     min_area: float = 0.01

@@ -23,6 +23,7 @@ from sat_peft.localization import (
     get_protocol,
 )
 from sat_peft.localization.inputs import label_ranks
+from sat_peft.tuner.refine import refine_along_edges
 
 # A method takes images (B, 3, H, W) and their labels (B,), and returns logits (B, C) and maps (B, h, w). A method whose
 # maps depend on the class returns those of the given labels: GT-known Loc asks for them by definition, and Top-k Loc
@@ -194,6 +195,16 @@ def mirrored(method: Method) -> Method:
         plain, mirror = method(images, labels), method(images.flip(-1), labels)
         maps = [(seen + turned.flip(-1)) / 2 for seen, turned in zip(plain[1:], mirror[1:], strict=True)]
         return (plain[0] + mirror[0]) / 2, *maps
+
+    return localize
+
+
+def refined(method: Method) -> Method:
+    """`method` with maps that are refined along the edges of the images, in pixels of the model's input."""
+
+    def localize(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        logits, maps, *others = method(images, labels)
+        return logits, refine_along_edges(maps, images), *others
 
     return localize
 

@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch.utils.data import DataLoader
 
 from sat_peft.errors import UsageError
-from sat_peft.evaluation.evaluator import Evaluation, Method, evaluate, mirrored, threshold_of_maps
+from sat_peft.evaluation.evaluator import Evaluation, Method, evaluate, mirrored, refined, threshold_of_maps
 from sat_peft.evaluation.figures import CLASSIFICATION, MAIN_FIGURES
 from sat_peft.evaluation.registry import baselines, method_titles
 from sat_peft.localization import Protocol, choose_threshold, get_protocol
@@ -122,7 +122,7 @@ def measure(
         priors: names of baselines of which those without maps are measured, with the classes of SAT and where a
             held-out split chooses their boxes.
         bootstrap: resamples behind the confidence intervals, which the main process alone computes.
-        tta: test-time augmentation of every method, on whatever images: `none` or `flip`.
+        tta: test-time augmentation of every method, on whatever images, of `TtaName`.
         augment: wraps a method where `loaders.test` has several views of an image (`ten_crop`).
         see: sees the maps of `loaders.test`, as `evaluate` has it.
 
@@ -167,8 +167,10 @@ def measure(
 
 
 def augmented(method: Method, tta: str) -> Method:
-    """`method` with the test-time augmentation `tta`: `none` or `flip`."""
-    return mirrored(method) if tta == "flip" else method
+    """`method` with the test-time augmentation `tta`, of `TtaName`."""
+    steps = tta.split("-")
+    method = mirrored(method) if "flip" in steps else method
+    return refined(method) if "edges" in steps else method
 
 
 def sat_method(model: PeftModel, *, block_maps: bool = False) -> Method:

@@ -17,8 +17,13 @@ def _names(folder: str) -> tuple[str, ...]:
 
 BASELINE_NAMES = _names("evaluation/baselines")
 BaselineName = Literal[BASELINE_NAMES]
-# Test-time augmentation, and what the maps and classes of an image then are.
-TTA_IN_WORDS = {"none": "", "flip": "mean over each image and its mirror image"}
+# Test-time augmentation, its steps with a dash between them, and what the maps and classes of an image then are.
+TTA_IN_WORDS = {
+    "none": "",
+    "flip": "mean over each image and its mirror image",
+    "edges": "maps refined along the edges of the image",
+    "flip-edges": "mean over each image and its mirror image, maps refined along the edges",
+}
 TtaName = Literal[tuple(TTA_IN_WORDS)]
 ProtocolName = Literal[_names("localization/protocols")]
 

@@ -141,7 +141,8 @@ class EvaluationOptions:
     validation or training images suggest without any."""
     tta: TtaName = "none"
     """Test-time augmentation of all methods: `flip` takes the mean over an image and its mirror image, in twice the
-    time. Predictions of the run take it too."""
+    time; `edges` refines maps along the edges of the image; `flip-edges` does both. Predictions of the run take it
+    too."""
     eval_batch_size: int = 64
     """Images per process and evaluation step."""
 

@@ -28,7 +28,8 @@ class Localization:
         score: softmax probability of the class, in [0, 1].
         box: (4,) float64 xyxy, half open, in pixels of the original image, of the largest component.
         boxes: (n, 4) boxes of all components, largest component first; without `multi`, `box` alone.
-        map: (h, w) float32 localisation map on the grid of patches, in (0, 1).
+        map: (h, w) float32 localisation map in [0, 1], on the grid of patches; refined along the edges of the image, in
+            pixels of the model's input.
         image_size: (width, height) of the original image in pixels.
         threshold: threshold of the map, in [0, 1].
         predicted_label: name of the most probable class, which a given `label` may not be.

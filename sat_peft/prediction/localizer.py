@@ -36,6 +36,7 @@ from sat_peft.runs.restore import TrainedModel, trained_from_adapter, trained_fr
 from sat_peft.tuner import load_adapter
 from sat_peft.tuner.backbone import weight_fingerprint
 from sat_peft.tuner.embedding import patch_embedding
+from sat_peft.tuner.refine import refine_along_edges
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor
 
@@ -57,13 +58,16 @@ def logits_and_maps(
         model: with a SAT adapter, in evaluation mode.
         images: normalised.
         labels: (B,) classes whose maps are wanted; by default the most probable ones.
-        tta: test-time augmentation: `none`, or `flip` for the mean over each image and its mirror image.
+        tta: test-time augmentation: `none`, `flip` for the mean over each image and its mirror image, `edges` for maps
+            (B, H, W) that are refined along the edges of the image, `flip-edges` for both.
     """
-    views = [model(images), model(images.flip(-1))] if tta == "flip" else [model(images)]
+    steps = tta.split("-")
+    views = [model(images), model(images.flip(-1))] if "flip" in steps else [model(images)]
     logits = sum(view.logits for view in views) / len(views)
     labels = logits.argmax(-1) if labels is None else labels
     maps = [view.maps_of(labels) for view in views]
-    return logits, (maps[0] if len(maps) == 1 else (maps[0] + maps[1].flip(-1)) / 2)
+    found = maps[0] if len(maps) == 1 else (maps[0] + maps[1].flip(-1)) / 2
+    return logits, refine_along_edges(found, images) if "edges" in steps else found
 
 
 class Localizer:
@@ -73,8 +77,8 @@ class Localizer:
         model: a PEFT model whose active adapter is a SAT adapter. It is moved to `device` and set to evaluation mode.
         threshold: threshold of the maps, in [0, 1]; by default that of the protocol `original`.
         device: device of the model, by default an accelerator where there is one.
-        tta: test-time augmentation: `none`, or `flip` for the mean over each image and its mirror image, in twice the
-            time.
+        tta: test-time augmentation: `none`, `flip` for the mean over each image and its mirror image, in twice the
+            time, `edges` for maps that are refined along the edges of the image, `flip-edges` for both.
 
     Raises:
         UsageError: a threshold outside of [0, 1], or another `tta`.

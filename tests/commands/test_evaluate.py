@@ -113,6 +113,16 @@ def test_augmentation_is_that_of_the_run_unless_another_is_asked_for(run, evalua
     assert "mirror image" not in (tmp_path / "out" / "table.md").read_text()
 
 
+def test_maps_of_all_methods_are_refined_along_edges_where_asked_for(run, evaluated, tmp_path):
+    other = evaluate(tmp_path / "out", run=run, tta="flip-edges")
+    methods = [each["protocols"]["original"]["methods"] for each in (evaluated[1], other)]
+    changed = {name for name in METHODS if methods[0][name]["summary"] != methods[1][name]["summary"]}
+    assert changed == set(METHODS) - {"centre_box"}
+    classified = [{name: each[name]["summary"]["top1_cls"] for name in METHODS} for each in methods]
+    assert classified[0] == classified[1]
+    assert "along the edges" in (tmp_path / "out" / "table.md").read_text()
+
+
 def test_backbone_takes_the_size_that_the_protocol_fixes(evaluated):
     protocols = evaluated[1]["protocols"]
     assert {name: protocol["image_size"] for name, protocol in protocols.items()} == {

@@ -93,8 +93,9 @@ def test_program_agrees_for_any_batch_and_carries_its_metadata(localizer, tmp_pa
     check_metadata(json.loads(extra["metadata.json"]), localizer)
 
 
-def test_augmentation_is_part_of_the_program(run, tmp_path):
-    augmented = Localizer.from_pretrained(run, device="cpu", tta="flip")
+@pytest.mark.parametrize("tta", ["flip", "flip-edges"])
+def test_augmentation_is_part_of_the_program(run, tmp_path, tta):
+    augmented = Localizer.from_pretrained(run, device="cpu", tta=tta)
     extra = {"metadata.json": ""}
     program = torch.export.load(export_program(augmented, tmp_path / "model.pt2"), extra_files=extra).module()
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(5))
@@ -102,7 +103,16 @@ def test_augmentation_is_part_of_the_program(run, tmp_path):
     torch.testing.assert_close(program(images.flip(-1))[1].flip(-1), maps, atol=1e-4, rtol=0)
     expected = [found.map for found in augmented.localize_inputs(images, [(64, 64)] * 3)]
     np.testing.assert_allclose(maps.numpy(), np.stack(expected), atol=1e-4)
-    assert json.loads(extra["metadata.json"])["tta"] == "flip"
+    assert json.loads(extra["metadata.json"])["tta"] == tta
+
+
+def test_onnx_refines_maps_too(run, tmp_path):
+    augmented = Localizer.from_pretrained(run, device="cpu", tta="edges")
+    session = onnxruntime.InferenceSession(str(export_onnx(augmented, tmp_path / "model.onnx")))
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+    _, maps = session.run(None, {"images": images.numpy()})
+    expected = [found.map for found in augmented.localize_inputs(images, [(64, 64)] * 2)]
+    np.testing.assert_allclose(maps, np.stack(expected), atol=1e-4)
 
 
 def test_localizer_goes_on_working(localizer, tmp_path):

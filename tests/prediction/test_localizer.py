@@ -15,6 +15,7 @@ from tiny_run import CLASSES, THRESHOLD, write_run
 from sat_peft import Localizer, load_adapter, localize
 from sat_peft.backbones import create_backbone
 from sat_peft.errors import UsageError
+from sat_peft.tuner.refine import refine_along_edges
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,19 @@ def test_mean_over_the_mirror_image(run, localizer, labels):
     np.testing.assert_allclose(found.map, (views[0] + views[1][:, ::-1]) / 2, atol=1e-6)
 
 
+@pytest.mark.parametrize(("tta", "before"), [("edges", "none"), ("flip-edges", "flip")])
+def test_maps_are_refined_along_the_edges_of_the_image(run, tta, before):
+    image = picture()
+    localizers = [Localizer.from_pretrained(run, device="cpu", tta=each) for each in (tta, before)]
+    [refined], [rough] = (localizer(image, [2]) for localizer in localizers)
+    inputs = localizers[0].transform(torch.from_numpy(image).permute(2, 0, 1))[None]
+    expected = refine_along_edges(torch.from_numpy(rough.map)[None], inputs)[0].numpy()
+    assert refined.map.shape == inputs.shape[-2:] != rough.map.shape
+    np.testing.assert_allclose(refined.map, expected, atol=1e-6)
+    assert refined.score == rough.score
+    assert refined.masks().shape == (1, 60, 90)
+
+
 def test_augmentation_is_that_of_the_run_unless_another_is_asked_for(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     config = json.loads((copy / "config.json").read_text())
@@ -85,7 +99,7 @@ def test_augmentation_is_that_of_the_run_unless_another_is_asked_for(run, tmp_pa
     assert Localizer.from_pretrained(copy, device="cpu").tta == "flip"
     assert Localizer.from_pretrained(copy, device="cpu", tta="none").tta == "none"
     assert Localizer.from_pretrained(run, device="cpu").tta == "none"
-    with pytest.raises(UsageError, match=r"'turn'.*none, flip"):
+    with pytest.raises(UsageError, match=r"'turn'.*none, flip, edges"):
         Localizer.from_pretrained(run, device="cpu", tta="turn")
 
 
