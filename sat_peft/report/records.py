@@ -6,7 +6,7 @@ gallery/               of the method that the run is about:
   gallery.json         what it is; an incomplete folder is never there
   records.jsonl        one line per image
   NUMBER.jpg           thumbnails of the images in their evaluation view, for a bounded number of images
-  NUMBER.png           their maps on the grid of patches, side by side: the localisation map, then those of the blocks
+  NUMBER.png           their maps, small and side by side: the localisation map, then those of the blocks
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from PIL import Image
@@ -110,9 +110,12 @@ class MapPictures:
         self.found: dict[int, tuple[bytes, list[tuple[float, float]]]] = {}
 
     def __call__(self, indices: list[int], maps: torch.Tensor, block_maps: torch.Tensor | None = None) -> None:
-        """Keeps the maps (B, h, w) of some rows, and the block maps (K, B, h, w) beside them where there are some."""
+        """Keeps the maps (B, h, w) of some rows, and the block maps (K, B, h', w') beside them where there are some."""
+        shrink = min(1, _MAX_GRID_SIDE / max(maps.shape[1:]))
+        size = [max(1, round(side * shrink)) for side in maps.shape[1:]]
         blocks = [] if block_maps is None else [block_maps.float().cpu().transpose(0, 1)]
-        stacks = torch.cat([maps[:, None], *blocks], 1).numpy()
+        # Refined maps are finer than those of the blocks: beside each other, all are of one size.
+        stacks = torch.cat([F.interpolate(each, size, mode="area") for each in (maps[:, None], *blocks)], 1).numpy()
         self.found |= {index: _encode_maps(stack) for index, stack in zip(indices, stacks, strict=True)}
 
     def gather(self, accelerator: Accelerator) -> None:
@@ -123,12 +126,7 @@ class MapPictures:
 
 def _encode_maps(maps: np.ndarray) -> tuple[bytes, list[tuple[float, float]]]:
     """The maps (n, h, w) side by side as an 8-bit PNG, each stretched from its least to its greatest value."""
-    height, width = maps.shape[1:]
     maps = np.nan_to_num(maps)
-    if max(height, width) > _MAX_GRID_SIDE:
-        shrink = _MAX_GRID_SIDE / max(height, width)
-        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        maps = np.stack([cv2.resize(one, size, interpolation=cv2.INTER_AREA) for one in maps])
     low, high = maps.min((1, 2)), maps.max((1, 2))
     spread = np.where(high > low, high - low, 1)
     grey = np.round(255 * (maps - low[:, None, None]) / spread[:, None, None]).astype(np.uint8)

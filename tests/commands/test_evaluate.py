@@ -72,7 +72,7 @@ def run(tmp_path_factory, weights) -> Path:
             steps=3,
             threads=1,
             baselines=BASELINES,
-            tta="flip",
+            tta="flip-edges",
             output=folder / "run",
         )
     )
@@ -106,7 +106,7 @@ def test_rebuilt_methods_have_the_figures_of_the_run(run, evaluated):
 
 def test_augmentation_is_that_of_the_run_unless_another_is_asked_for(run, evaluated, tmp_path):
     other = evaluate(tmp_path / "out", run=run, tta="none")
-    assert (evaluated[1]["tta"], other["tta"]) == ("flip", "none")
+    assert (evaluated[1]["tta"], other["tta"]) == ("flip-edges", "none")
     figures = [each["protocols"]["original"]["methods"]["sat"] for each in (evaluated[1], other)]
     assert figures[0]["summary"] != figures[1]["summary"]
     assert "mirror image" in (evaluated[0] / "table.md").read_text()
@@ -114,13 +114,14 @@ def test_augmentation_is_that_of_the_run_unless_another_is_asked_for(run, evalua
 
 
 def test_maps_of_all_methods_are_refined_along_edges_where_asked_for(run, evaluated, tmp_path):
-    other = evaluate(tmp_path / "out", run=run, tta="flip-edges")
+    other = evaluate(tmp_path / "out", run=run, tta="flip")
     methods = [each["protocols"]["original"]["methods"] for each in (evaluated[1], other)]
     changed = {name for name in METHODS if methods[0][name]["summary"] != methods[1][name]["summary"]}
     assert changed == set(METHODS) - {"centre_box"}
     classified = [{name: each[name]["summary"]["top1_cls"] for name in METHODS} for each in methods]
     assert classified[0] == classified[1]
-    assert "along the edges" in (tmp_path / "out" / "table.md").read_text()
+    assert "along the edges" in (evaluated[0] / "table.md").read_text()
+    assert "along the edges" not in (tmp_path / "out" / "table.md").read_text()
 
 
 def test_backbone_takes_the_size_that_the_protocol_fixes(evaluated):
@@ -179,7 +180,7 @@ def test_adapter_alone_gives_the_figures_of_the_run(run, weights, evaluated, tmp
     adapter = tmp_path / "elsewhere" / "adapter"
     shutil.copytree(run / "adapter", adapter)
     data = str(run.parent / "data")
-    results = evaluate(tmp_path / "out", adapter=adapter, weights=weights, data=data, tta="flip")
+    results = evaluate(tmp_path / "out", adapter=adapter, weights=weights, data=data, tta="flip-edges")
     methods = results["protocols"]["original"]["methods"]
     assert list(methods) == ["sat", "centre_box"]
     assert methods["sat"] == evaluated[1]["protocols"]["original"]["methods"]["sat"]

@@ -1,5 +1,6 @@
 """What a recipe leaves for the report: a record for every image, pictures for a bounded number, whole files."""
 
+import io
 import json
 from pathlib import Path
 
@@ -190,6 +191,21 @@ def test_failed_writing_leaves_the_old_gallery_and_nothing_else(tmp_path, monkey
     assert len(written) == 5
     assert {path.name: path.read_bytes() for path in (tmp_path / "gallery").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["gallery"]
+
+
+def test_refined_map_and_coarse_maps_of_blocks_are_tiles_of_one_size():
+    pictures = MapPictures()
+    fine, coarse = torch.rand(2, 1, 224, 112), torch.rand(3, 2, 4, 2)
+    pictures([5, 3], fine[:, 0], coarse)
+    assert list(pictures.found) == [5, 3]
+    for row, (content, ranges) in enumerate(pictures.found.values()):
+        tiles = np.split(np.asarray(Image.open(io.BytesIO(content))), 4, axis=1)
+        assert {tile.shape for tile in tiles} == {(32, 16)}
+        # A tile goes from black, the least value, to white.
+        for tile, (low, high), block in zip(tiles[1:], ranges[1:], coarse[:, row].numpy(), strict=True):
+            np.testing.assert_allclose(low + tile[4::8, 4::8] / 255 * (high - low), block, atol=1e-2)
+        small = fine[row, 0].reshape(32, 7, 16, 7).mean((1, 3)).numpy()
+        np.testing.assert_allclose(ranges[0][0] + tiles[0] / 255 * (ranges[0][1] - ranges[0][0]), small, atol=1e-2)
 
 
 def test_new_gallery_replaces_the_old_one_and_what_a_killed_run_left(tmp_path):
