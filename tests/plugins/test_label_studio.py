@@ -21,12 +21,15 @@ from tiny_run import CLASSES, write_run
 
 from sat_peft import Localizer
 from sat_peft.commands.console import main
+from sat_peft.data.box_formats import from_xyxy
+from sat_peft.data.writing import Prediction, PredictionSet, write_format
 from sat_peft.errors import UsageError
 
 pytest.importorskip("label_studio_sdk", reason="the backend needs label-studio-sdk, of the extra `label_studio`")
 
 import requests
 from label_studio_sdk import LabelStudio
+from label_studio_sdk.converter import Converter
 from label_studio_sdk.converter.brush import decode_rle
 from label_studio_sdk.label_interface import LabelInterface
 
@@ -187,6 +190,47 @@ def test_class_without_a_label_in_the_project_has_no_region(backend_at, images_a
     request = request_of(interface("RectangleLabels", others), f"http://{images_at[0]}/one.png")
     [prediction] = asked(backend_at, "POST", "/predict", request)[2]["results"]
     assert (prediction["result"], prediction["score"]) == ([], found.score)
+
+
+@pytest.mark.parametrize("outlined", [False, True])
+def test_what_predict_writes_is_valid_and_comes_back_from_the_converter_once_it_is_accepted(
+    run, images, tmp_path, outlined
+):
+    localizer = Localizer.from_pretrained(run)
+    predictions = []
+    for name in SIZES:
+        [found] = localizer(images / name, multi=True)
+        predictions.append(
+            Prediction(
+                image_id=name,
+                image_size=found.image_size,
+                label=found.label,
+                label_index=found.label_index,
+                score=found.score,
+                boxes=found.boxes.tolist(),
+                polygons=[[each.tolist() for each in region] for region in found.polygons()] if outlined else None,
+            )
+        )
+    written = PredictionSet(predictions, CLASSES, protocol="original", threshold=0.45, threshold_source="")
+    folder = write_format("label_studio", tmp_path, written)
+    config, tasks = (folder / "labels.xml").read_text(), json.loads((folder / "tasks.json").read_text())
+    for number, task in enumerate(tasks, 1):
+        [prediction] = task["predictions"]
+        assert LabelInterface(config).validate_prediction(prediction, return_errors=True) == []
+        task |= {"id": number, "annotations": [{"id": number, "result": prediction["result"]}], "predictions": []}
+    (tmp_path / "export.json").write_text(json.dumps(tasks))
+    converter = Converter(config, str(tmp_path), download_resources=False)
+    converter.convert_to_coco(str(tmp_path / "export.json"), str(tmp_path / "coco"), is_dir=False)
+    coco = json.loads((tmp_path / "coco" / "result.json").read_text())
+    for number, (image, prediction) in enumerate(zip(coco["images"], predictions, strict=True)):
+        assert (image["width"], image["height"]) == prediction.image_size
+        found = [each for each in coco["annotations"] if each["image_id"] == number]
+        if outlined:
+            outlines = [points for region in prediction.polygons for points in region]
+            corners = [np.concatenate([np.min(points, 0), np.max(points, 0)]) for points in outlines]
+        else:
+            corners = prediction.boxes
+        np.testing.assert_allclose([each["bbox"] for each in found], from_xyxy(corners, "xywh"), atol=1e-6)
 
 
 @pytest.mark.parametrize(
