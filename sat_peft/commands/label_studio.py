@@ -52,6 +52,7 @@ def main(config: Config) -> None:
         threshold=config.threshold,
         tta=config.tta,
     )
-    with BackendServer(Backend(localizer, multi=config.multi), config.host, config.port) as server:
-        print(f"{localizer.version} is at http://{config.host}:{server.server_port}", flush=True)
+    backend = Backend(localizer, multi=config.multi)
+    with BackendServer(backend, config.host, config.port) as server:
+        print(f"{backend.version} is at http://{config.host}:{server.server_port}", flush=True)
         server.serve_forever()

@@ -75,10 +75,16 @@ class Backend:
     Args:
         localizer: the trained model.
         multi: a region for every component of the foreground, instead of the largest one alone.
+
+    Attributes:
+        version: what Label Studio keeps predictions apart by: the model, and all that its regions depend on.
     """
 
     def __init__(self, localizer: Localizer, *, multi: bool = False):
         self._localizer, self._multi = localizer, multi
+        settings = [f"threshold {localizer.threshold.value:g}", *(["multi"] if multi else [])]
+        settings += [localizer.tta] if localizer.tta != "none" else []
+        self.version = f"{localizer.version} ({', '.join(settings)})"
         self._one_at_a_time = threading.Lock()
         # Address and token of the Label Studio that a project is in: always both of one origin, so that no token of the
         # environment goes to an address that a request names.
@@ -92,7 +98,7 @@ class Backend:
 
     def versions(self, request: dict) -> dict:
         """The one version of the model."""
-        return {"versions": [self._localizer.version]}
+        return {"versions": [self.version]}
 
     def setup(self, request: dict) -> dict:
         """Checks that the model can draw in a project, and notes where its images are.
@@ -104,7 +110,7 @@ class Backend:
         host = request.get("hostname"), request.get("access_token")
         if all(host):
             self._hosts[str(request.get("project"))] = host
-        return {"model_version": self._localizer.version}
+        return {"model_version": self.version}
 
     def predict(self, request: dict) -> dict:
         """A prediction for each of the `tasks`, in their order.
@@ -177,7 +183,7 @@ class Backend:
         return {
             "result": list(regions(interface.control, found.image_size, found.label, found.score, values)),
             "score": found.score,
-            "model_version": self._localizer.version,
+            "model_version": self.version,
         }
 
 

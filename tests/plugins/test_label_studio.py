@@ -110,7 +110,8 @@ def request_of(config: str, *photos: str) -> dict:
 
 def test_health_and_version_are_told(backend_at, run):
     assert asked(backend_at, "GET", "/health")[::2] == (200, {"status": "UP", "model_class": "SpatialAwareToken"})
-    version = Localizer.from_pretrained(run).version
+    localizer = Localizer.from_pretrained(run)
+    version = f"{localizer.version} (threshold 0.45, multi)"
     assert asked(backend_at, "GET", "/versions?project=1")[2] == {"versions": [version]}
     setup = {"project": "3.17000", "schema": interface("RectangleLabels"), "hostname": "", "access_token": ""}
     assert asked(backend_at, "POST", "/setup", setup)[::2] == (200, {"model_version": version})
@@ -128,7 +129,10 @@ def test_regions_are_those_of_the_localizer_and_valid_for_the_sdk(backend_at, im
     for (name, (width, height)), prediction in zip(SIZES.items(), answer["results"], strict=True):
         assert LabelInterface(config).validate_prediction(prediction, return_errors=True) == []
         [found] = localizer(images / name, multi=True)
-        assert (prediction["score"], prediction["model_version"]) == (found.score, localizer.version)
+        assert (prediction["score"], prediction["model_version"]) == (
+            found.score,
+            Backend(localizer, multi=True).version,
+        )
         values = [region["value"] for region in prediction["result"]]
         assert [value[tag.lower()] for value in values] == [[found.label]] * len(values)
         if tag == "RectangleLabels":
@@ -182,6 +186,15 @@ def test_address_and_key_of_the_environment_come_first(run, images_at, monkeypat
     backend.setup({"project": "3.17000", "schema": config, "hostname": "http://localhost:1", "access_token": "other"})
     backend.predict(request_of(config, f"http://{address}/one.png"))
     assert got.pop()["Authorization"] == f"Token {TOKEN}"
+
+
+def test_version_tells_what_regions_depend_on(run):
+    versions = [
+        Backend(Localizer.from_pretrained(run, **options), multi=multi).version
+        for options in ({}, {"threshold": 0.6}, {"tta": "flip"})
+        for multi in (False, True)
+    ]
+    assert len(set(versions)) == 6
 
 
 def test_class_without_a_label_in_the_project_has_no_region(backend_at, images_at, images, run):
@@ -292,7 +305,8 @@ def test_command_tells_its_address_and_ends_at_an_interruption(run, monkeypatch,
         main(["label-studio", "--run", str(run), "--port", "0"])
     assert end.value.code == 1
     told = capsys.readouterr()
-    assert f"{Localizer.from_pretrained(run).version} is at http://127.0.0.1:" in told.out
+    version = Localizer.from_pretrained(run).version
+    assert f"{version} (threshold 0.45) is at http://127.0.0.1:" in told.out
     assert "the backend is closed" in told.err
 
 
@@ -342,7 +356,7 @@ def test_label_studio_itself_gets_the_boxes_of_its_uploads(label_studio, backend
         ).raise_for_status()
     backend = client.ml.create(url=f"http://{backend_at}", project=project.id, title="sat_peft")
     localizer = Localizer.from_pretrained(run)
-    assert client.ml.get(id=backend.id).model_version == localizer.version
+    assert client.ml.get(id=backend.id).model_version == Backend(localizer, multi=True).version
     client.actions.create(id="retrieve_tasks_predictions", project=project.id, selected_items={"all": True})
     tasks = list(client.tasks.list(project=project.id, fields="all"))
     assert len(tasks) == len(SIZES)
