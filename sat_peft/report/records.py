@@ -100,7 +100,7 @@ def choose_pictured(evaluation: Evaluation, limit: int) -> dict[str, list[int]]:
 
 
 class MapPictures:
-    """Sees the maps of an evaluation and keeps them as pictures of 1 to 2 kB, for the gallery of what was evaluated.
+    """Sees the maps of an evaluation and keeps them as pictures of a few kB, for the gallery of what was evaluated.
 
     Attributes:
         found: row of the image -> PNG, and the values of each map that are drawn black and white.
