@@ -12,7 +12,6 @@ Its prompts are the classes that it was trained on, the names of the folders of 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import supervision
@@ -20,7 +19,6 @@ from autodistill.detection import CaptionOntology, DetectionBaseModel
 from autodistill.helpers import load_image
 from PIL import Image
 
-from sat_peft.errors import unknown_choice
 from sat_peft.prediction.localizer import Localizer
 
 
@@ -51,10 +49,8 @@ class SpatialAwareToken(DetectionBaseModel):
 
     def set_ontology(self, ontology: CaptionOntology) -> None:
         """Replaces the ontology. Raises `UsageError` for a class that the model does not have."""
-        names = self._localizer.class_names
         for prompt in ontology.prompts():
-            if prompt not in names:
-                raise unknown_choice("class", prompt, names)
+            self._localizer.class_index(prompt)
         super().set_ontology(ontology)
 
     def predict(self, input: str | os.PathLike | np.ndarray | Image.Image) -> supervision.Detections:
@@ -67,13 +63,12 @@ class SpatialAwareToken(DetectionBaseModel):
         is_address = isinstance(input, str) and input.startswith(("http://", "https://"))
         if is_address or isinstance(input, np.ndarray):
             input = load_image(input, return_format="PIL")
-        elif isinstance(input, str):
-            input = Path(input)
         [found] = self._localizer(input, multi=self._multi)
         if found.label not in self.ontology.prompts():
             return supervision.Detections.empty()
         name = self.ontology.promptToClass(found.label)
         detections = found.to_supervision()
         detections.class_id[:] = self.ontology.classes().index(name)
-        detections.data["class_name"][:] = name
+        # A new array: those of NumPy cut off what is longer than the name before.
+        detections.data["class_name"] = np.full(len(detections), name)
         return detections

@@ -71,6 +71,8 @@ def test_ontology_renames_classes_and_leaves_others_out(localizer, images):
     renamed = CaptionOntology({others[0]: "another", found.label: "a thing"})
     detections = SpatialAwareToken(localizer, renamed).predict(path)
     assert (detections.class_id.tolist(), detections.data["class_name"].tolist()) == ([1], ["a thing"])
+    longer = SpatialAwareToken(localizer, CaptionOntology({found.label: 20 * "long"})).predict(path)
+    assert longer.data["class_name"].tolist() == [20 * "long"]
     base = SpatialAwareToken(localizer)
     base.set_ontology(CaptionOntology({name: name for name in others}))
     assert len(base.predict(path)) == 0
