@@ -12,7 +12,7 @@ import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -27,6 +27,9 @@ from sat_peft.options.training import RUN_FIELDS
 from sat_peft.runs.folder import is_new
 from sat_peft.runs.reader import RunReader
 from sat_peft.runs.termination import Terminated, heed_sigterm
+
+if TYPE_CHECKING:
+    from sat_peft.prediction.localizer import Localizer
 
 AUTO = "auto"
 # Of the system, where a file or folder may not be written or cannot be.
@@ -68,6 +71,29 @@ def _of_json(value: Any, hint: Any) -> Any:
     if isinstance(value, str) and (hint is Path or Path in typing.get_args(hint)):
         return Path(value)
     return value
+
+
+def localizer_of(options: Any, *, device: Any = None) -> Localizer:
+    """The trained model that a command's `TrainedOptions` name, with its options `threshold` and `tta`.
+
+    Args:
+        options: configuration of the command.
+        device: see `Localizer`.
+
+    Raises:
+        UsageError: see `TrainedOptions.trained_folder` and `Localizer.from_pretrained`.
+    """
+    # With torch and PEFT, which reading a command line does without.
+    from sat_peft.prediction.localizer import Localizer
+
+    return Localizer.from_pretrained(
+        options.trained_folder(),
+        backbone=options.backbone,
+        weights=options.weights,
+        threshold=options.threshold,
+        tta=options.tta,
+        device=device,
+    )
 
 
 def parse(

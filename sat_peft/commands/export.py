@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sat_peft.commands.command_line import localizer_of
 from sat_peft.options.choices import TtaName
 from sat_peft.options.trained import TrainedOptions
 
@@ -35,17 +36,9 @@ class Config(TrainedOptions):
 
 def main(config: Config) -> None:
     # The heavy imports wait until the options are read, so that --help and a mistyped option answer at once.
-    from sat_peft import Localizer
     from sat_peft.prediction.export import TOLERANCE, export_onnx, export_program
 
-    localizer = Localizer.from_pretrained(
-        config.trained_folder(),
-        backbone=config.backbone,
-        weights=config.weights,
-        threshold=config.threshold,
-        tta=config.tta,
-        device="cpu",
-    )
+    localizer = localizer_of(config, device="cpu")
     export = {"onnx": export_onnx, "torch-export": export_program}[config.format]
     path = export(localizer, config.output)
     print(f"{path}  ({path.stat().st_size / 1e6:.1f} MB; agrees with the model to {TOLERANCE:g})")

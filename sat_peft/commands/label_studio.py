@@ -15,6 +15,7 @@ import logging
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from sat_peft.commands.command_line import localizer_of
 from sat_peft.errors import UsageError
 from sat_peft.options.choices import TtaName
 from sat_peft.options.trained import TrainedOptions
@@ -41,18 +42,10 @@ def main(config: Config) -> None:
         raise UsageError(
             "the backend needs Label Studio's SDK, which is not installed: pip install 'sat_peft[label_studio]'."
         )
-    from sat_peft import Localizer
     from sat_peft.plugins.label_studio import Backend, BackendServer
 
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    localizer = Localizer.from_pretrained(
-        config.trained_folder(),
-        backbone=config.backbone,
-        weights=config.weights,
-        threshold=config.threshold,
-        tta=config.tta,
-    )
-    backend = Backend(localizer, multi=config.multi)
+    backend = Backend(localizer_of(config), multi=config.multi)
     with BackendServer(backend, config.host, config.port) as server:
         print(f"{backend.version} is at http://{config.host}:{server.server_port}", flush=True)
         server.serve_forever()

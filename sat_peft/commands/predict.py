@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from sat_peft.commands.command_line import localizer_of
 from sat_peft.data.options import SourceOptions, open_data, source_options, with_absolute_paths
 from sat_peft.errors import UsageError
 from sat_peft.options.choices import TTA_IN_WORDS, FormatName, TtaName
@@ -104,7 +105,6 @@ def main(config: Config) -> None:
     # The heavy imports wait until the options are read, so that --help and a mistyped option answer at once.
     from accelerate import Accelerator, PartialState
 
-    from sat_peft import Localizer
     from sat_peft.cpu import prepare_cpu
     from sat_peft.prediction.folder import check_prediction_folder
     from sat_peft.prediction.inputs import (
@@ -117,7 +117,8 @@ def main(config: Config) -> None:
     from sat_peft.prediction.predict import predict
     from sat_peft.runs.restore import trained_from_run
 
-    trained, output = config.trained_folder(), config.output_folder(config.output, "predictions")
+    config.trained_folder()  # A mistake in it is told before images are looked for.
+    output = config.output_folder(config.output, "predictions")
     of_data = [name for name in ("data_root", "skip_bad", "allow_outside") if getattr(config, name)]
     of_data += source_options(config)
     if config.data is None and (of_data or config.classes == "data"):
@@ -141,14 +142,7 @@ def main(config: Config) -> None:
     if accelerator.device.type == "cpu":
         prepare_cpu(config.threads, accelerator.print)
     say = accelerator.print
-    localizer = Localizer.from_pretrained(
-        trained,
-        backbone=config.backbone,
-        weights=config.weights,
-        threshold=config.threshold,
-        tta=config.tta,
-        device=accelerator.device,
-    )
+    localizer = localizer_of(config, device=accelerator.device)
     shown = trained_from_run(config.run).display_names if config.run else {}
     labels, names = None, localizer.class_names
     if config.classes == "folder":

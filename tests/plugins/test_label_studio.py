@@ -22,8 +22,9 @@ from tiny_run import CLASSES, write_run
 from sat_peft import Localizer
 from sat_peft.commands.console import main
 from sat_peft.data.box_formats import from_xyxy
-from sat_peft.data.writing import Prediction, PredictionSet, write_format
+from sat_peft.data.writing import PredictionSet, write_format
 from sat_peft.errors import UsageError
+from sat_peft.prediction.predict import _prediction
 
 pytest.importorskip("label_studio_sdk", reason="the backend needs label-studio-sdk, of the extra `label_studio`")
 
@@ -213,17 +214,7 @@ def test_what_predict_writes_is_valid_and_comes_back_from_the_converter_once_it_
     predictions = []
     for name in SIZES:
         [found] = localizer(images / name, multi=True)
-        predictions.append(
-            Prediction(
-                image_id=name,
-                image_size=found.image_size,
-                label=found.label,
-                label_index=found.label_index,
-                score=found.score,
-                boxes=found.boxes.tolist(),
-                polygons=[[each.tolist() for each in region] for region in found.polygons()] if outlined else None,
-            )
-        )
+        predictions.append(_prediction(name, found, outlined))
     written = PredictionSet(predictions, CLASSES, protocol="original", threshold=0.45, threshold_source="")
     folder = write_format("label_studio", tmp_path, written)
     config, tasks = (folder / "labels.xml").read_text(), json.loads((folder / "tasks.json").read_text())
