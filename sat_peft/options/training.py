@@ -90,6 +90,9 @@ class LossOptions:
     border_weight: float = 0.0
     """Weight of what the maps have along the border of the image beyond 0.8 of their mean, which tells object from
     ground where there are few images (not in the paper); 0 leaves it out."""
+    border_in_each_image: bool = False
+    """Count the border in every image by itself, where objects lie inside; else in the mean over the batch, in which
+    some may reach it."""
 
 
 @dataclass(frozen=True)

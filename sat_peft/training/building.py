@@ -236,6 +236,7 @@ def create_criterion(options: LossOptions) -> SatLoss:
         normalization_weight=options.normalization_weight,
         separation_weight=options.separation_weight,
         border_weight=options.border_weight,
+        border_in_each_image=options.border_in_each_image,
     )
 
 

@@ -71,6 +71,11 @@ def border_per_image(maps: torch.Tensor) -> torch.Tensor:
     return (maps.sum((1, 2)) - inner.sum((1, 2))) / patches
 
 
+def _beyond_share(border: torch.Tensor, area: torch.Tensor) -> torch.Tensor:
+    """What the border has beyond its share of the area."""
+    return (border - _BORDER_SHARE * area).clamp_min(0)
+
+
 class SatLoss(nn.Module):
     """Loss = classification + area + normalization + separation + border, each with its weight.
 
@@ -83,7 +88,9 @@ class SatLoss(nn.Module):
     - border (not in the paper): by how much the mean over the batch of M over the outermost patches exceeds 0.8 of the
       mean area, the boundary prior of saliency detection (Wei et al., Geodesic Saliency Using Background Priors, ECCV
       2012). The separation is the same for a map and its inverse, and so nearly are the other terms; with few images
-      this tells which of the two sides is the object. Then it is 0, and objects may reach the border.
+      this tells which of the two sides is the object. Then it is 0, and objects may reach the border. Of the mean over
+      the batch a few images may have the ground for their object, where others have it inside: with
+      `border_in_each_image` the excess is that of every image, and objects have to lie inside.
 
     The batch is the *global* batch. In a process group, with gradients enabled, sums are exchanged once per call; every
     process returns the same values, and the gradients, averaged over processes as DistributedDataParallel does, are
@@ -96,6 +103,7 @@ class SatLoss(nn.Module):
         classification_weight, area_weight, normalization_weight: Weights of the terms (paper: 1, 1, 1).
         separation_weight: Weight of the separation (paper: 0). At 0 it is not computed.
         border_weight: Weight of the border (paper: 0).
+        border_in_each_image: Whether the border counts in every image by itself instead of in the mean over the batch.
         label_smoothing: Label smoothing of the cross-entropy, in [0, 1).
 
     Raises:
@@ -111,6 +119,7 @@ class SatLoss(nn.Module):
         separation_weight: float = 0.0,
         border_weight: float = 0.0,
         label_smoothing: float = 0.0,
+        border_in_each_image: bool = False,
     ):
         super().__init__()
         if not 0 <= area_target <= 1:
@@ -134,6 +143,7 @@ class SatLoss(nn.Module):
         self.normalization_weight = normalization_weight
         self.separation_weight = separation_weight
         self.border_weight = border_weight
+        self.border_in_each_image = border_in_each_image
         self.register_buffer("kernel", BLUR_KERNEL.clone(), persistent=False)
 
     def forward(self, output: SatOutput, labels: torch.Tensor) -> SatLossTerms:
@@ -161,17 +171,22 @@ class SatLoss(nn.Module):
                     "the separation needs features, which the output of this backbone lacks. Set separation_weight=0."
                 )
             separation = separation_per_image(maps, output.features).sum()
+        areas = area_per_image(maps)
+        borders = border_per_image(maps)
+        if self.border_in_each_image:
+            borders = _beyond_share(borders, areas)
         sums = torch.stack(
             (
                 cross_entropy,
-                area_per_image(maps).sum(),
+                areas.sum(),
                 normalization_per_image(maps, self.kernel).sum(),
                 separation,
-                border_per_image(maps).sum(),
+                borders.sum(),
             )
         )
         classification, area, normalization, separation, border = _global_mean(sums, count=labels.shape[0]).unbind()
-        border = (border - _BORDER_SHARE * area).clamp_min(0)
+        if not self.border_in_each_image:
+            border = _beyond_share(border, area)
         area = (area - self.area_target).abs()
         total = (
             self.classification_weight * classification

@@ -13,6 +13,7 @@ from reproduction.bench import (
     regimes_verdict,
     shots_verdict,
 )
+from sat_peft.options.presets import PRESETS
 from sat_peft.options.regimes import REGIMES
 from sat_peft.report.sweeps import draw_parameters, draw_shots
 from sat_peft.runs.sweep import Point
@@ -36,6 +37,15 @@ def _methods_verdict(points: Mapping[str, Point]) -> list[str]:
 _DEFAULT = {"shots-1": {"baselines": ("cam", "tscam", "rollout", "centre_box")}}
 _SHOTS = _DEFAULT | {f"shots-{shots}": {"shots": (shots,)} for shots in (3, 5, 10, "all")}
 _BLOCKS = {f"k-{k}": SAT_ALONE | {"num_spatial_blocks": k} for k in (1, 2, 3, 4, 5)} | _DEFAULT
+# The loss that own images get, for objects of this area that lie inside, and with more steps, since all is learnt in
+# fewer blocks.
+_PHOTOS_LOSS = SAT_ALONE | {
+    name: value
+    for name, value in PRESETS["few_shot"]["photos"].items()
+    if name.endswith("_weight") or name in ("token_entry", "calibrated_masks", "class_readout")
+}
+_PHOTOS_LOSS |= {"area_target": 0.15, "border_in_each_image": True, "steps": 300}
+_BLOCKS_OF_PHOTOS = {f"photos-loss-k-{k}": _PHOTOS_LOSS | {"num_spatial_blocks": k} for k in (1, 2, 3, 6)} | _DEFAULT
 _LOSS = _DEFAULT | {
     "paper-weights": SAT_ALONE | {"normalization_weight": 1.0},
     "no-area": SAT_ALONE | {"area_weight": 0.0},
@@ -82,6 +92,13 @@ _EXPERIMENTS: dict[str, Experiment] = {
         "How many spatial blocks?",
         _BLOCKS,
         ["K = 1", "K = 2", "K = 3", "K = 4", "K = 5", "K = 6"],
+        "blocks",
+        reference_verdict("shots-1", "number of blocks"),
+    ),
+    "blocks_photos": Experiment(
+        "How many spatial blocks with the loss of preset `photos`?",
+        _BLOCKS_OF_PHOTOS,
+        ["K = 1", "K = 2", "K = 3", "K = 6", "K = 6, loss of `part_scenes`"],
         "blocks",
         reference_verdict("shots-1", "number of blocks"),
     ),

@@ -121,7 +121,7 @@ class TwoLayers(nn.Module):
         return SatOutput(logits=self.classify(x), maps=self.locate(x).sigmoid().unflatten(1, (4, 5)))
 
 
-def _loss_and_gradients(sizes: list[int], rank: int | None = None) -> tuple[dict, int]:
+def _loss_and_gradients(sizes: list[int], each_image: bool, rank: int | None = None) -> tuple[dict, int]:
     """Gradients and loss terms, as lists, of one process with all rows or of one of several; and its number of rows."""
     torch.manual_seed(0)
     model, x, labels = TwoLayers(), torch.randn(sum(sizes), 6), torch.arange(sum(sizes)) % 5
@@ -129,7 +129,8 @@ def _loss_and_gradients(sizes: list[int], rank: int | None = None) -> tuple[dict
     if rank is not None:
         part = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
         model = DistributedDataParallel(model)
-    loss = SatLoss(area_target=0.9, label_smoothing=0.1)(model(x[part]), labels[part])
+    criterion = SatLoss(area_target=0.9, label_smoothing=0.1, border_weight=1.0, border_in_each_image=each_image)
+    loss = criterion(model(x[part]), labels[part])
     loss.total.backward()
     model = getattr(model, "module", model)
     if not rank:
@@ -140,17 +141,18 @@ def _loss_and_gradients(sizes: list[int], rank: int | None = None) -> tuple[dict
     return found | {f"loss_{name}": value.item() for name, value in loss._asdict().items()}, len(x[part])
 
 
-def _train_in_a_process(sizes: list[int]) -> tuple[dict, int]:
+def _train_in_a_process(sizes: list[int], each_image: bool) -> tuple[dict, int]:
     distributed.init_process_group("gloo")
-    found = _loss_and_gradients(sizes, distributed.get_rank())
+    found = _loss_and_gradients(sizes, each_image, distributed.get_rank())
     distributed.destroy_process_group()
     return found
 
 
-@pytest.mark.parametrize("sizes", [[4, 4], [5, 2]])
-def test_two_processes_give_the_gradients_and_losses_of_one(sizes):
-    expected, _ = _loss_and_gradients(sizes)
-    for (found, rows), size in zip(run_processes(_train_in_a_process, sizes), sizes, strict=True):
+@pytest.mark.parametrize(("sizes", "each_image"), [([4, 4], False), ([5, 2], False), ([5, 2], True)])
+def test_two_processes_give_the_gradients_and_losses_of_one(sizes, each_image):
+    expected, _ = _loss_and_gradients(sizes, each_image)
+    assert expected["loss_border"] > 0
+    for (found, rows), size in zip(run_processes(_train_in_a_process, sizes, each_image), sizes, strict=True):
         assert rows == size
         assert found.keys() == expected.keys()
         for name, value in found.items():
@@ -234,6 +236,22 @@ def test_border_costs_nothing_once_the_object_is_inside(share, expected):
     maps[:, 1:-1, 1:-1] = 0.6
     loss = SatLoss(border_weight=1.0)(SatOutput(logits=torch.zeros(2, 3), maps=maps), torch.tensor([0, 1]))
     torch.testing.assert_close(loss.border, torch.tensor(0.6 * expected))
+
+
+def test_the_border_of_a_batch_hides_an_image_that_has_the_ground_and_each_image_does_not():
+    maps = torch.zeros(4, 8, 8)
+    maps[:, 2:-2, 2:-2] = 1
+    maps[0] = 1 - maps[0]
+    output, labels = SatOutput(logits=torch.zeros(4, 3), maps=maps.requires_grad_()), torch.tensor([0, 1, 2, 0])
+    assert SatLoss(border_weight=1.0)(output, labels).border == 0
+    loss = SatLoss(border_weight=1.0, border_in_each_image=True)(output, labels)
+    # Ground alone: 1 along the border and 48 of 64 patches.
+    torch.testing.assert_close(loss.border.detach(), torch.tensor((1 - 0.8 * 48 / 64) / 4))
+    loss.border.backward()
+    assert maps.grad[0].any()
+    assert not maps.grad[1:].any()
+    inside = SatOutput(logits=torch.zeros(3, 3), maps=maps[1:].detach())
+    assert SatLoss(border_weight=1.0, border_in_each_image=True)(inside, labels[1:]).border == 0
 
 
 def test_border_decides_which_of_two_sides_is_the_object():
