@@ -23,6 +23,7 @@ from sat_peft.localization import (
     get_protocol,
 )
 from sat_peft.localization.inputs import label_ranks
+from sat_peft.tuner.output import border_per_image
 from sat_peft.tuner.refine import refine_along_edges
 
 # A method takes images (B, 3, H, W) and their labels (B,), and returns logits (B, C) and maps (B, h, w). A method whose
@@ -46,6 +47,7 @@ class EvaluatedImage:
         label_rank: how many classes score higher than the true one; 0 where the classification is right.
         predicted, score: class with the highest score, and its softmax probability; 0 of a model that diverged.
         map_mean, map_deviation: mean and standard deviation of the map, before any normalisation.
+        map_border: mean of the map over the outermost patches.
     """
 
     index: int
@@ -56,6 +58,7 @@ class EvaluatedImage:
     score: float
     map_mean: float
     map_deviation: float
+    map_border: float
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,8 @@ def evaluate(
                 see(indices, maps, *more)
             # A diverged model has no probability that JSON could hold.
             scores, predicted = logits.softmax(-1).nan_to_num().max(-1)
-            deviations = maps.flatten(1).std(1, correction=0)
-            facts = (label_ranks(logits, labels, len(labels)), predicted, scores, maps.mean((1, 2)), deviations)
+            of_maps = (maps.mean((1, 2)), maps.flatten(1).std(1, correction=0), border_per_image(maps))
+            facts = (label_ranks(logits, labels, len(labels)), predicted, scores, *of_maps)
             images += [
                 EvaluatedImage(index, protocol.evaluation_size(size), *known)
                 for index, size, *known in zip(

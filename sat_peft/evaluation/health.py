@@ -18,6 +18,8 @@ MOST_AREA = 0.75
 LEAST_DEVIATION = 0.03
 # Share of images whose box is the whole image.
 MOST_WHOLE = 0.5
+# Share of images whose map has more along the border than inside. Of sound runs on photographs it is 2 %.
+MOST_INVERSE = 0.05
 # Fewer images say nothing of a share.
 FEW_IMAGES = 10
 
@@ -29,8 +31,9 @@ class Health:
     Args:
         sound: nothing was found.
         findings: what was found, a sentence each, with its figures and what to change.
-        figures: `mean_area` and `mean_deviation` of the maps, `whole_image_boxes` and `true_whole_image_boxes` in
-            percent of the test images (the latter None without true boxes).
+        figures: `mean_area` and `mean_deviation` of the maps; `inverse_maps`, those with more along the border than
+            inside, `whole_image_boxes` and `true_whole_image_boxes` in percent of the test images (the last None
+            without true boxes).
     """
 
     sound: bool
@@ -57,6 +60,7 @@ def examine(
     images = evaluation.images
     area = float(np.mean([image.map_mean for image in images]))
     deviation = float(np.mean([image.map_deviation for image in images]))
+    inverse = 100 * float(np.mean([i.map_border > i.map_mean and i.map_deviation >= LEAST_DEVIATION for i in images]))
     sizes = np.array([image.size for image in images], float)
     whole = 100 * float(covers_image(evaluation.result.per_image["box"], sizes).mean())
     true = None
@@ -80,6 +84,11 @@ def examine(
             f"The maps are nearly constant (deviation {deviation:.3f} within an image), so their boxes mean nothing. "
             "Use --calibrated-masks and --separation-weight as the preset photos does, or more --steps."
         )
+    if len(images) >= FEW_IMAGES and inverse > 100 * MOST_INVERSE:
+        findings.append(
+            f"{inverse:.0f} % of the maps have more along the border of the image than inside: they show the ground, "
+            "perhaps of all images of a class, instead of the object. Use --border-weight 2 --border-in-each-image."
+        )
     if len(images) >= FEW_IMAGES and whole - (true or 0) > 100 * MOST_WHOLE:
         findings.append(
             f"{whole:.0f} % of the boxes are the whole image"
@@ -95,6 +104,7 @@ def examine(
     found = {
         "mean_area": area,
         "mean_deviation": deviation,
+        "inverse_maps": inverse,
         "whole_image_boxes": whole,
         "true_whole_image_boxes": true,
     }

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import distributed, nn
 
 from sat_peft.errors import UsageError
-from sat_peft.tuner.output import SatOutput
+from sat_peft.tuner.output import SatOutput, border_per_image
 from sat_peft.tuner.reference import BLUR_KERNEL
 
 # Of variances, which may be zero.
@@ -61,14 +61,6 @@ def separation_per_image(maps: torch.Tensor, features: torch.Tensor) -> torch.Te
     moment = torch.einsum("bn,bnd->bd", weights - area[:, None], tokens) / weights.shape[1]
     explained = moment.square().sum(1) / (area * (1 - area)).clamp_min(_EPSILON)
     return 1 - explained / tokens.square().sum(2).mean(1).clamp_min(_EPSILON)
-
-
-def border_per_image(maps: torch.Tensor) -> torch.Tensor:
-    """Mean of each map over the outermost patches, where photographs seldom have their object: (B, h, w) to (B,)."""
-    inner = maps[:, 1:-1, 1:-1]
-    patches = maps[0].numel() - inner[0].numel()
-    # Sums, since an index by a mask would make a GPU wait.
-    return (maps.sum((1, 2)) - inner.sum((1, 2))) / patches
 
 
 def _beyond_share(border: torch.Tensor, area: torch.Tensor) -> torch.Tensor:

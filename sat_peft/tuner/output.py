@@ -41,3 +41,11 @@ class SatOutput(ModelOutput):
             return self.maps
         chosen = labels.to(self.evidence.device)[:, None, None].expand(-1, 1, self.evidence.shape[-1])
         return weigh(self.foreground, self.evidence.gather(1, chosen).squeeze(1)).unflatten(1, self.maps.shape[1:])
+
+
+def border_per_image(maps: torch.Tensor) -> torch.Tensor:
+    """Mean of each map over the outermost patches, where photographs seldom have their object: (B, h, w) to (B,)."""
+    inner = maps[:, 1:-1, 1:-1]
+    patches = maps[0].numel() - inner[0].numel()
+    # Sums, since an index by a mask would make a GPU wait.
+    return (maps.sum((1, 2)) - inner.sum((1, 2))) / patches

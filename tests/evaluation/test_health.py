@@ -1,11 +1,15 @@
 """Runs that failed say so, and sound ones do not."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+import torch
 
 from sat_peft.evaluation.evaluator import EvaluatedImage, Evaluation
 from sat_peft.evaluation.health import examine
 from sat_peft.localization import score_maps
+from sat_peft.tuner.output import border_per_image
 
 SIZE = (40, 30)
 TRUE = [10.0, 6.0, 30.0, 24.0]
@@ -17,9 +21,10 @@ def evaluation(maps: np.ndarray, *, boxes: bool = True, threshold: float = 0.5) 
     result = score_maps(
         maps, true, protocol="original", threshold=threshold, image_sizes=[SIZE] * len(maps), image_ids=range(len(maps))
     )
+    borders = border_per_image(torch.from_numpy(maps)).tolist()
     images = [
-        EvaluatedImage(index, SIZE, box, 0, 0, 0.5, float(one.mean()), float(one.std()))
-        for index, (one, box) in enumerate(zip(maps, true, strict=True))
+        EvaluatedImage(index, SIZE, box, 0, 0, 0.5, float(one.mean()), float(one.std()), border)
+        for index, (one, box, border) in enumerate(zip(maps, true, borders, strict=True))
     ]
     return Evaluation(result, images)
 
@@ -34,6 +39,13 @@ def spread(count: int = 12) -> np.ndarray:
     """Maps that are least in one corner and so above a threshold of 0 almost everywhere."""
     maps = np.full((count, 15, 20), 0.4, np.float32)
     maps[:, 0, 0] = 0.1
+    return maps
+
+
+def some_inverse(share: int, count: int = 40) -> np.ndarray:
+    """Maps of the middle, of which the first `share` have the ground instead."""
+    maps = middle(count)
+    maps[:share] = 1 - maps[:share]
     return maps
 
 
@@ -58,6 +70,9 @@ def test_a_sound_run_has_no_findings():
         (middle(low=0.345, high=0.355), {}, ["nearly constant", "0.005", "--separation-weight"]),
         (middle(), {"threshold": 0.0, "boxes": False}, []),
         (spread(), {"threshold": 0.0}, ["whole image", "100 %", "--threshold"]),
+        (some_inverse(4), {}, ["10 %", "ground", "--border-in-each-image"]),
+        (some_inverse(2), {}, []),
+        (some_inverse(1, count=5), {}, []),
         (np.full((12, 15, 20), np.nan, np.float32), {}, ["nan"]),
     ],
 )
@@ -80,10 +95,7 @@ def test_worse_than_a_box_in_the_middle_is_a_finding():
 
 def test_boxes_that_are_rightly_the_whole_image_are_none():
     found = evaluation(spread(), threshold=0.0)
-    rightly = [
-        EvaluatedImage(image.index, SIZE, np.array([[0.0, 0, *SIZE]]), 0, 0, 0.5, image.map_mean, image.map_deviation)
-        for image in found.images
-    ]
+    rightly = [dataclasses.replace(image, boxes=np.array([[0.0, 0, *SIZE]])) for image in found.images]
     health = examine(Evaluation(found.result, rightly), area_target=None, figures={})
     assert health.figures["true_whole_image_boxes"] == 100
     assert not any("whole image" in each for each in health.findings)

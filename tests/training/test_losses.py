@@ -12,10 +12,10 @@ from sat_peft.errors import UsageError
 from sat_peft.training.losses import (
     BLUR_KERNEL,
     area_per_image,
-    border_per_image,
     normalization_per_image,
     separation_per_image,
 )
+from sat_peft.tuner.output import border_per_image
 
 
 def random_output(batch=4, classes=5, grid=(4, 6), seed=0):

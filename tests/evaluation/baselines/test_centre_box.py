@@ -9,7 +9,9 @@ from sat_peft.evaluation.evaluator import EvaluatedImage
 
 
 def image(box: list[float] | None, rank: int = 0) -> EvaluatedImage:
-    return EvaluatedImage(0, (100, 50), np.array([box] if box else [], float).reshape(-1, 4), rank, 0, 0.5, 0.3, 0.4)
+    return EvaluatedImage(
+        0, (100, 50), np.array([box] if box else [], float).reshape(-1, 4), rank, 0, 0.5, 0.3, 0.4, 0.2
+    )
 
 
 def test_centre_box_by_hand():
@@ -33,7 +35,7 @@ def test_centre_box_follows_the_iou_of_the_protocol():
 
 
 def test_any_of_the_true_boxes_counts_and_no_box_is_wrong():
-    two = EvaluatedImage(0, (100, 50), np.array([[0, 0, 5, 5], [25, 12.5, 75, 37.5]]), 0, 0, 0.5, 0.3, 0.4)
+    two = EvaluatedImage(0, (100, 50), np.array([[0, 0, 5, 5], [25, 12.5, 75, 37.5]]), 0, 0, 0.5, 0.3, 0.4, 0.2)
     assert centre_box_accuracy([two, image(None)], 0.5, "original")["gt_known"] == 50
 
 
