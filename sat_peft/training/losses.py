@@ -95,11 +95,11 @@ class SatLoss(nn.Module):
         classification_weight, area_weight, normalization_weight: Weights of the terms (paper: 1, 1, 1).
         separation_weight: Weight of the separation (paper: 0). At 0 it is not computed.
         border_weight: Weight of the border (paper: 0).
-        border_in_each_image: Whether the border counts in every image by itself instead of in the mean over the batch.
         label_smoothing: Label smoothing of the cross-entropy, in [0, 1).
+        border_in_each_image: Whether the border counts in every image by itself instead of in the mean over the batch.
 
     Raises:
-        UsageError: for values outside these ranges.
+        UsageError: for values outside these ranges, or `border_in_each_image` without a weight of the border.
     """
 
     def __init__(
@@ -128,6 +128,11 @@ class SatLoss(nn.Module):
         for name, weight in weights.items():
             if not weight >= 0:
                 raise UsageError(f"{name} must be 0 or more, not {weight!r}.")
+        if border_in_each_image and not border_weight:
+            raise UsageError(
+                "border_in_each_image has no effect with border_weight 0. Give the border a weight (2 in the preset "
+                "photos), or leave border_in_each_image out."
+            )
         self.area_target = area_target
         self.label_smoothing = label_smoothing
         self.classification_weight = classification_weight

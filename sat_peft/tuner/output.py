@@ -44,7 +44,7 @@ class SatOutput(ModelOutput):
 
 
 def border_per_image(maps: torch.Tensor) -> torch.Tensor:
-    """Mean of each map over the outermost patches, where photographs seldom have their object: (B, h, w) to (B,)."""
+    """Mean of each map over the outermost positions, where images seldom have their object: (B, h, w) to (B,)."""
     inner = maps[:, 1:-1, 1:-1]
     patches = maps[0].numel() - inner[0].numel()
     # Sums, since an index by a mask would make a GPU wait.
