@@ -33,27 +33,29 @@ _FEW_SHOT = {"batch_size": 32, "learning_rate": 5e-4, "schedule": "cosine", "war
 # One rank of LoRA and a pointwise head: 404,200 parameters for 1000 classes, below half of the smallest rival's.
 _SMALL = {"head": "conv1x1", "tune": "lora", "lora_rank": 1, "lora_targets": (), "token_init": "class_token"}
 
-# Chosen on generated scenes and the nano ViT. With this loss fewer blocks learn the part that tells the class alone,
-# though the frozen tokens of every block tell the object from the ground.
-_PART_SCENES = {
-    "backbone": "sat_peft_vit_nano_patch8_96",
-    "num_spatial_blocks": 6,
-    "area_target": 0.15,
-    "normalization_weight": 3.0,
-}
-# Chosen on validation photographs of twenty classes of ILSVRC with 1 and 10 images a class. The cross-entropy of few
+# Chosen on photographs: maps start with contrast, and no uniform or inverse map beats them. The cross-entropy of few
 # images draws the maps to the part that tells the class, so its weight is small; AdamW trains the head all the same.
-_PHOTOS = {
-    "image_size": 224,
+_FEW_IMAGES_LOSS = {
     "token_entry": "late",
     "calibrated_masks": True,
-    "class_readout": True,
-    "area_target": 0.35,
     "classification_weight": 0.2,
     "area_weight": 2.0,
     "normalization_weight": 0.1,
     "separation_weight": 2.0,
     "border_weight": 2.0,
+}
+# Chosen on generated scenes of other seeds than the default's. Their objects lie inside.
+_PART_SCENES = _FEW_IMAGES_LOSS | {
+    "backbone": "sat_peft_vit_nano_patch8_96",
+    "num_spatial_blocks": 3,
+    "area_target": 0.15,
+    "border_in_each_image": True,
+}
+# Chosen on validation photographs of twenty classes of ILSVRC with 1 and 10 images a class.
+_PHOTOS = _FEW_IMAGES_LOSS | {
+    "image_size": 224,
+    "class_readout": True,
+    "area_target": 0.35,
     "tta": "flip",
     "baselines": ("cam", "rollout", "class_attention", "centre_box"),
 }
@@ -67,13 +69,13 @@ PRESETS: dict[str, dict[str, dict]] = {
         "ilsvrc": _ILSVRC | {"epochs": 1},
     },
     "few_shot": {
-        PART_SCENES: _PART_SCENES,
+        PART_SCENES: _PART_SCENES | {"steps": 300},
         PHOTOS: _PHOTOS | {"steps": 80},
         "cub": _CUB | _FEW_SHOT,
         "ilsvrc": _ILSVRC | _FEW_SHOT,
     },
     "low_param": {
-        PART_SCENES: _PART_SCENES,
+        PART_SCENES: _PART_SCENES | {"steps": 300},
         PHOTOS: _PHOTOS | _SMALL | {"steps": 80, "baselines": ()},
         "cub": _CUB | _SMALL | {"epochs": 30, "learning_rate": 5e-4},
         "ilsvrc": _ILSVRC | _SMALL | {"epochs": 1, "learning_rate": 2e-4},

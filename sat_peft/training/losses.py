@@ -99,7 +99,7 @@ class SatLoss(nn.Module):
         border_in_each_image: Whether the border counts in every image by itself instead of in the mean over the batch.
 
     Raises:
-        UsageError: for values outside these ranges, or `border_in_each_image` without a weight of the border.
+        UsageError: for values outside these ranges.
     """
 
     def __init__(
@@ -128,11 +128,6 @@ class SatLoss(nn.Module):
         for name, weight in weights.items():
             if not weight >= 0:
                 raise UsageError(f"{name} must be 0 or more, not {weight!r}.")
-        if border_in_each_image and not border_weight:
-            raise UsageError(
-                "border_in_each_image has no effect with border_weight 0. Give the border a weight (2 in the preset "
-                "photos), or leave border_in_each_image out."
-            )
         self.area_target = area_target
         self.label_smoothing = label_smoothing
         self.classification_weight = classification_weight

@@ -13,7 +13,6 @@ from reproduction.bench import (
     regimes_verdict,
     shots_verdict,
 )
-from sat_peft.options.presets import PRESETS
 from sat_peft.options.regimes import REGIMES
 from sat_peft.report.sweeps import draw_parameters, draw_shots
 from sat_peft.runs.sweep import Point
@@ -34,33 +33,53 @@ def _methods_verdict(points: Mapping[str, Point]) -> list[str]:
     return sentences
 
 
-_DEFAULT = {"shots-1": {"baselines": ("cam", "tscam", "rollout", "centre_box")}}
-_SHOTS = _DEFAULT | {f"shots-{shots}": {"shots": (shots,)} for shots in (3, 5, 10, "all")}
-_BLOCKS = {f"k-{k}": SAT_ALONE | {"num_spatial_blocks": k} for k in (1, 2, 3, 4, 5)} | _DEFAULT
-# The loss that own images get, for objects of this area that lie inside, and with more steps, since all is learnt in
-# fewer blocks.
-_PHOTOS_LOSS = SAT_ALONE | {
-    name: value
-    for name, value in PRESETS["few_shot"]["photos"].items()
-    if name.endswith("_weight") or name in ("token_entry", "calibrated_masks", "class_readout")
+_RIVALS = {"baselines": ("cam", "tscam", "rollout", "centre_box")}
+_DEFAULT = {"shots-1": _RIVALS}
+_BLOCKS = _DEFAULT | {f"blocks-{k}": SAT_ALONE | {"num_spatial_blocks": k} for k in (1, 2, 6)}
+# The paper's three terms, weighted for these scenes, in all blocks: with them fewer blocks learn the part alone.
+_THREE_TERMS = {
+    "num_spatial_blocks": 6,
+    "token_entry": "isolated",
+    "calibrated_masks": False,
+    "classification_weight": 1.0,
+    "area_weight": 1.0,
+    "normalization_weight": 3.0,
+    "separation_weight": 0.0,
+    "border_weight": 0.0,
+    "border_in_each_image": False,
+    "steps": 150,
 }
-_PHOTOS_LOSS |= {"area_target": 0.15, "border_in_each_image": True, "steps": 300}
-_BLOCKS_OF_PHOTOS = {f"photos-loss-k-{k}": _PHOTOS_LOSS | {"num_spatial_blocks": k} for k in (1, 2, 3, 6)} | _DEFAULT
-_LOSS = _DEFAULT | {
-    "paper-weights": SAT_ALONE | {"normalization_weight": 1.0},
-    "no-area": SAT_ALONE | {"area_weight": 0.0},
-    "no-normalization": SAT_ALONE | {"normalization_weight": 0.0},
-    "classification-alone": SAT_ALONE | {"area_weight": 0.0, "normalization_weight": 0.0},
-}
-_AREAS = {f"area-{area}": SAT_ALONE | {"area_target": area} for area in (0.05, 0.1)} | _DEFAULT
-_AREAS |= {f"area-{area}": SAT_ALONE | {"area_target": area} for area in (0.25, 0.35)}
+
+
+def _with_three_terms(cells: Mapping[str, dict]) -> dict[str, dict]:
+    """Cells with the options of `_THREE_TERMS`, and the one that has nothing but these."""
+    alone = {"three-terms": _THREE_TERMS | _RIVALS}
+    return alone | {f"three-terms-{name}": _THREE_TERMS | SAT_ALONE | options for name, options in cells.items()}
+
+
+_REGIMES = regime_cells("three-terms")
+_REGIMES = {name: _THREE_TERMS | options for name, options in _REGIMES.items()} | _with_three_terms({})
+_BESIDE = {"baselines": ("cam", "centre_box")}
+_SHOTS = _with_three_terms({f"shots-{shots}": _BESIDE | {"shots": (shots,)} for shots in (3, 5, 10, "all")})
+_BLOCKS_OF_THREE = _with_three_terms({f"k-{k}": {"num_spatial_blocks": k} for k in (1, 2, 3, 4, 5)})
+_LOSS = _with_three_terms(
+    {
+        "paper-weights": {"normalization_weight": 1.0},
+        "no-area": {"area_weight": 0.0},
+        "no-normalization": {"normalization_weight": 0.0},
+        "classification-alone": {"area_weight": 0.0, "normalization_weight": 0.0},
+    }
+)
+_AREAS = _with_three_terms({f"area-{area}": {"area_target": area} for area in (0.05, 0.1, 0.25, 0.35)})
 # With all blocks spatial, the three are the same; K = 3 of 6 as in the paper's 3 of 12, with the regimes that bear it.
 _ENTRIES = {
-    f"k-3-{tune}-{entry}": SAT_ALONE | {"num_spatial_blocks": 3, "tune": tune, "token_entry": entry}
+    f"three-terms-k-3-{tune}-{entry}": _THREE_TERMS
+    | SAT_ALONE
+    | {"num_spatial_blocks": 3, "tune": tune, "token_entry": entry}
     for tune in ("none", "bias_norm")
     for entry in ("input", "isolated", "late")
 }
-_INITS = _DEFAULT | {"token-random": SAT_ALONE | {"token_init": "random"}}
+_INITS = _with_three_terms({"token-random": {"token_init": "random"}})
 
 _EXPERIMENTS: dict[str, Experiment] = {
     "methods": Experiment(
@@ -71,8 +90,15 @@ _EXPERIMENTS: dict[str, Experiment] = {
         _methods_verdict,
         methods=True,
     ),
+    "blocks": Experiment(
+        "How many spatial blocks?",
+        _BLOCKS,
+        ["K = 3", "K = 1", "K = 2", "K = 6"],
+        "blocks",
+        reference_verdict("shots-1", "number of blocks"),
+    ),
     "shots": Experiment(
-        "How few images are enough?",
+        "How few images are enough, with the paper's three terms?",
         _SHOTS,
         ["1", "3", "5", "10", "all"],
         "shots",
@@ -81,54 +107,47 @@ _EXPERIMENTS: dict[str, Experiment] = {
         plot=("shots.png", draw_shots),
     ),
     "regimes": Experiment(
-        "How few parameters are enough?",
-        regime_cells("shots-1") | _DEFAULT,
+        "How few parameters are enough, with the paper's three terms?",
+        _REGIMES,
         list(REGIMES),
         "trained",
         regimes_verdict,
         plot=("parameters.png", draw_parameters),
     ),
-    "blocks": Experiment(
-        "How many spatial blocks?",
-        _BLOCKS,
-        ["K = 1", "K = 2", "K = 3", "K = 4", "K = 5", "K = 6"],
+    "blocks_of_three_terms": Experiment(
+        "How many spatial blocks, with the paper's three terms?",
+        _BLOCKS_OF_THREE,
+        ["K = 6", "K = 1", "K = 2", "K = 3", "K = 4", "K = 5"],
         "blocks",
-        reference_verdict("shots-1", "number of blocks"),
-    ),
-    "blocks_photos": Experiment(
-        "How many spatial blocks with the loss of preset `photos`?",
-        _BLOCKS_OF_PHOTOS,
-        ["K = 1", "K = 2", "K = 3", "K = 6", "K = 6, loss of `part_scenes`"],
-        "blocks",
-        reference_verdict("shots-1", "number of blocks"),
+        reference_verdict("three-terms", "number of blocks"),
     ),
     "loss": Experiment(
-        "What is each term of the loss worth?",
+        "What is each of the paper's three terms worth?",
         _LOSS,
         ["weights 1, 1, 3", "weights 1, 1, 1 (paper)", "without area", "without normalization", "classification alone"],
         "loss",
-        reference_verdict("shots-1", "loss"),
+        reference_verdict("three-terms", "loss"),
     ),
     "area": Experiment(
-        "How much does the area target matter?",
+        "How much does the area target matter, with the paper's three terms?",
         _AREAS,
-        ["0.05", "0.1", "0.15", "0.25", "0.35"],
+        ["0.15", "0.05", "0.1", "0.25", "0.35"],
         "area target",
-        reference_verdict("shots-1", "area target"),
+        reference_verdict("three-terms", "area target"),
     ),
     "token": Experiment(
-        "How should the token start?",
+        "How should the token start, with the paper's three terms?",
         _INITS,
         ["class token", "random (paper)"],
         "token",
-        reference_verdict("shots-1", "start"),
+        reference_verdict("three-terms", "start"),
     ),
     "entry": Experiment(
-        "Where should the token enter (K = 3)?",
+        "Where should the token enter (K = 3, the paper's three terms)?",
         _ENTRIES,
         [f"{entry}, {tune}" for tune in ("token + head", "bias and norms") for entry in ("input", "isolated", "late")],
         "token entry",
-        reference_verdict("k-3-none-input", "entry"),
+        reference_verdict("three-terms-k-3-none-input", "entry"),
     ),
 }
 

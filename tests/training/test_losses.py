@@ -103,7 +103,6 @@ def test_labels_on_other_devices_are_not_read():
         ({"area_weight": -1}, "area_weight must be 0 or more, not -1"),
         ({"normalization_weight": float("nan")}, "normalization_weight"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
-        ({"border_in_each_image": True}, "border_in_each_image has no effect with border_weight 0"),
     ],
 )
 def test_wrong_settings_are_named(arguments, message):
