@@ -44,13 +44,11 @@ _FEW_IMAGES_LOSS = {
     "separation_weight": 2.0,
     "border_weight": 2.0,
 }
+_SCENES = {"backbone": "sat_peft_vit_nano_patch8_96", "area_target": 0.15}
 # Chosen on generated scenes of other seeds than the default's. Their objects lie inside.
-_PART_SCENES = _FEW_IMAGES_LOSS | {
-    "backbone": "sat_peft_vit_nano_patch8_96",
-    "num_spatial_blocks": 3,
-    "area_target": 0.15,
-    "border_in_each_image": True,
-}
+_PART_SCENES = _SCENES | _FEW_IMAGES_LOSS | {"num_spatial_blocks": 3, "border_in_each_image": True}
+# A few thousand parameters, and many images, do better with the paper's terms, in all blocks.
+_PART_SCENES_THREE_TERMS = _SCENES | {"num_spatial_blocks": 6, "normalization_weight": 3.0}
 # Chosen on validation photographs of twenty classes of ILSVRC with 1 and 10 images a class.
 _PHOTOS = _FEW_IMAGES_LOSS | {
     "image_size": 224,
@@ -63,7 +61,7 @@ _PHOTOS = _FEW_IMAGES_LOSS | {
 PART_SCENES, PHOTOS = "part_scenes", "photos"
 PRESETS: dict[str, dict[str, dict]] = {
     "full_data": {
-        PART_SCENES: _PART_SCENES,
+        PART_SCENES: _PART_SCENES_THREE_TERMS,
         PHOTOS: _PHOTOS | {"epochs": 10},
         "cub": _CUB | {"epochs": 30},
         "ilsvrc": _ILSVRC | {"epochs": 1},
@@ -75,7 +73,7 @@ PRESETS: dict[str, dict[str, dict]] = {
         "ilsvrc": _ILSVRC | _FEW_SHOT,
     },
     "low_param": {
-        PART_SCENES: _PART_SCENES | {"steps": 300},
+        PART_SCENES: _PART_SCENES_THREE_TERMS,
         PHOTOS: _PHOTOS | _SMALL | {"steps": 80, "baselines": ()},
         "cub": _CUB | _SMALL | {"epochs": 30, "learning_rate": 5e-4},
         "ilsvrc": _ILSVRC | _SMALL | {"epochs": 1, "learning_rate": 2e-4},
