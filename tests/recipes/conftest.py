@@ -20,8 +20,10 @@ def tiny(tmp_path_factory) -> dict:
     data = write_folder(folder / "data")
     model = {"backbone": "test_vit", "weights": weights, "image_size": 64, "num_spatial_blocks": 6}
     # The preset fills in on a command line alone; where a recipe is called, the loss is what is said here.
-    loss = {"preset": "part_scenes", "area_target": 0.15, "normalization_weight": 3.0}
-    return {"data": str(data), **model, **loss}
+    loss = {"preset": "part_scenes", "area_target": 0.15, "area_weight": 1.0, "normalization_weight": 3.0}
+    loss |= {"classification_weight": 1.0, "separation_weight": 0.0, "border_weight": 0.0}
+    method = {"token_entry": "isolated", "calibrated_masks": False, "border_in_each_image": False}
+    return {"data": str(data), **model, **loss, **method}
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DistributedType
+from flags import as_flags
 from safetensors.torch import load_file
 
 from sat_peft.errors import UsageError
@@ -38,15 +39,10 @@ def recipe(load_recipe):
 def launch(config: str, options: dict) -> str:
     """The output of a launched run."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS[config])]
-    arguments = []
-    for name, value in options.items():
-        flag = f"--{name.replace('_', '-')}"
-        values = value if isinstance(value, tuple) else (value,)
-        arguments += [flag] if value is True else [flag, *map(str, values)]
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     # As on a machine without a GPU.
     environment = os.environ | {"PYTHONPATH": paths, "ACCELERATE_USE_CPU": "true"}
-    command = [*launcher, str(ROOT / "recipes" / "few_shot.py"), *arguments]
+    command = [*launcher, str(ROOT / "recipes" / "few_shot.py"), *as_flags(options)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert run.returncode == 0, run.stderr
     return run.stdout

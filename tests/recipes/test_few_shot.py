@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from flags import as_flags
 from PIL import Image
 from tiny_folder import CLASSES, write_folder
 
@@ -45,17 +46,9 @@ def recipe(load_recipe):
     return load_recipe("few_shot")
 
 
-def arguments(options: dict) -> list[str]:
-    texts = []
-    for name, value in options.items():
-        values = value if isinstance(value, tuple) else (value,)
-        texts += [f"--{name.replace('_', '-')}", *map(str, values)]
-    return texts
-
-
 def launch(options: dict) -> list[str]:
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
-    return [*launcher, str(RECIPE), *arguments(options)]
+    return [*launcher, str(RECIPE), *as_flags(options)]
 
 
 def environment(*first: Path) -> dict:
@@ -218,7 +211,7 @@ def test_diverging_loss_stops_the_run_and_says_what_to_change(options, recipe, t
 
 def test_mistake_is_printed_without_a_traceback_and_exits_with_2(options, tmp_path, monkeypatch, capsys):
     changed = options | {"data": tmp_path / "nowhere", "output": tmp_path / "run"}
-    monkeypatch.setattr(sys, "argv", [str(RECIPE), *arguments(changed)])
+    monkeypatch.setattr(sys, "argv", [str(RECIPE), *as_flags(changed)])
     with pytest.raises(SystemExit) as caught:
         runpy.run_path(str(RECIPE), run_name="__main__")
     assert caught.value.code == 2
@@ -262,7 +255,7 @@ def start(options: dict, processes: int) -> subprocess.Popen:
     # `accelerate launch --cpu` starts one process whatever --num_processes says; torchrun starts two.
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     command = [sys.executable, *(launcher if processes > 1 else ()), str(RECIPE)]
-    command += arguments(options | {"steps": 100_000, "threads": 1})
+    command += as_flags(options | {"steps": 100_000, "threads": 1})
     return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
