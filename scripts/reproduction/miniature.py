@@ -57,8 +57,8 @@ def _with_three_terms(cells: Mapping[str, dict]) -> dict[str, dict]:
     return alone | {f"three-terms-{name}": _THREE_TERMS | SAT_ALONE | options for name, options in cells.items()}
 
 
-_REGIMES = regime_cells("three-terms")
-_REGIMES = {name: _THREE_TERMS | options for name, options in _REGIMES.items()} | _with_three_terms({})
+_REGIMES = {name: _THREE_TERMS | options for name, options in regime_cells("three-terms").items()}
+_REGIMES |= _with_three_terms({})
 _BESIDE = {"baselines": ("cam", "centre_box")}
 _SHOTS = _with_three_terms({f"shots-{shots}": _BESIDE | {"shots": (shots,)} for shots in (3, 5, 10, "all")})
 _BLOCKS_OF_THREE = _with_three_terms({f"k-{k}": {"num_spatial_blocks": k} for k in (1, 2, 3, 4, 5)})
