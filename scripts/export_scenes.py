@@ -13,6 +13,8 @@ from typing import Literal
 
 import tyro
 
+from sat_peft.options.choices import DifficultyName
+
 
 @dataclass(frozen=True)
 class Config:
@@ -26,6 +28,8 @@ class Config:
     """Side of the images in pixels."""
     classes: Literal["novel", "base"] = "novel"
     """20 or 64 classes; the embedded backbone was pretrained on the base classes."""
+    difficulty: DifficultyName = "standard"
+    """How hard the scenes are; `cluttered` are those with smaller objects beside the labelled one."""
     seed: int = 0
     """Names the whole data set."""
 
@@ -40,6 +44,7 @@ def main(config: Config) -> None:
         scenes_per_class=config.scenes_per_class,
         image_size=config.image_size,
         classes=config.classes,
+        difficulty=config.difficulty,
         seed=config.seed,
     )
     print(f"Written to {config.output}")

@@ -4,11 +4,11 @@
     python scripts/reproduce.py --data DIR --weights FILE --minutes 120            your images, a pretrained backbone
     python scripts/reproduce.py --data DIR --experiments methods --seeds 3         only SAT beside the other methods
 
-On PartScenes it measures SAT against CAM, TS-CAM, attention rollout and the centre box; the number K of spatial
-blocks; and with the paper's three terms alone accuracy over shots and over trained parameters, K, the loss without
-each of these terms, the area target, how the token starts and where it enters. On other data, in their preset
-`photos`: SAT against these, class-token attention and TokenCut with 1, 5 and 10 images per class, on four rulers; the
-preset without each of its parts; trained parameters; image sizes; the area target.
+On PartScenes (of a --difficulty) it measures SAT against CAM, TS-CAM, attention rollout and the centre box; the number
+K of spatial blocks; accuracy over shots; and with the paper's three terms alone accuracy over trained parameters, K,
+the loss without each of these terms, the area target, how the token starts and where it enters. On other data, in their
+preset `photos`: SAT against these, class-token attention and TokenCut with 1, 5 and 10 images per class, on four
+rulers; the preset without each of its parts; trained parameters; image sizes; the area target.
 
 Every cell is a run of recipes/few_shot.py in a folder of its own. All cells are measured with one seed before any gets
 another, and what has been measured before is not run again, so that another launch goes on. The results page,
@@ -31,7 +31,7 @@ import numpy as np
 import tyro
 
 from reproduction.bench import Bench, Experiment
-from reproduction.miniature import MINIATURE
+from reproduction.miniature import MINIATURE, miniature
 from reproduction.photographs import EXPERIMENTS, measure_rulers, needs_rulers, photographs
 from sat_peft.commands.command_line import run
 from sat_peft.data.features import labels
@@ -54,7 +54,8 @@ class Config(DataOptions):
     weights: Path | None = None
     """Weights of the backbone, instead of those from the hub."""
     output: Path | None = None
-    """Folder of the runs and of the results page; by default runs/reproduce, for your images runs/reproduce-NAME."""
+    """Folder of the runs and of the results page; by default runs/reproduce, or runs/reproduce-NAME, of your images or
+    with the --difficulty of the scenes."""
     minutes: float = 30
     """No cell is begun that would end after these; what is missing is left to the next launch."""
     seeds: int = 5
@@ -137,9 +138,9 @@ def main(config: Config) -> None:
     recipe = load_recipe()
     example = cell_config(recipe, config, {}, seed=0)  # What is wrong with the backbone's options is told at once.
     data = load(config)
-    name = Path(config.data_root or config.data).name
-    output = config.output or Path("runs/reproduce" if embedded else f"runs/reproduce-{name}")
-    bench = MINIATURE if embedded else photographs(name, example.backbone, len(data.splits["test"]))
+    name = config.difficulty if embedded else Path(config.data_root or config.data).name
+    output = config.output or Path(f"runs/reproduce-{name}" if name else "runs/reproduce")
+    bench = miniature(name) if embedded else photographs(name, example.backbone, len(data.splits["test"]))
     cells = within_shots(cells, data)
     output.mkdir(parents=True, exist_ok=True)
     measure_cells(config, bench, cells, output, recipe, data)

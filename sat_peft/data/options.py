@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from sat_peft.options.choices import DifficultyName
 from sat_peft.options.training import RUN_FIELDS
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ class SourceOptions:
     allow_outside: bool = False
     """Also read images outside of the data's folder, where absolute paths, `..` or links lead. Pictures of them may get
     into reports that are shared."""
+
+    difficulty: DifficultyName | None = None
+    """Difficulty of PartScenes, `standard` by default. `cluttered` are those with one to three smaller objects behind
+    the labelled one, which nothing labels."""
 
     label_from: Literal["largest", "first", "only"] | None = None
     """Which object names the class of an image with several (coco, voc, yolo, hub): the largest (the default), the

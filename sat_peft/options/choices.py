@@ -36,5 +36,6 @@ ClassEvidence = Literal["tokens", "features"]
 ScheduleName = Literal["cosine", "linear", "constant_with_warmup"]
 AugmentationName = Literal["shift", "crop", "none"]
 
+DifficultyName = Literal["easy", "standard", "cluttered", "hard"]
 ThresholdSource = Literal["fixed", "validation", "unsupervised", "oracle"]
 FormatName = Literal["jsonl", "coco", "voc", "yolo", "label_studio", "imagefolder"]

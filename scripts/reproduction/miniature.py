@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from reproduction.bench import (
     SAT_ALONE,
@@ -59,8 +60,8 @@ def _with_three_terms(cells: Mapping[str, dict]) -> dict[str, dict]:
 
 _REGIMES = {name: _THREE_TERMS | options for name, options in regime_cells("three-terms").items()}
 _REGIMES |= _with_three_terms({})
-_BESIDE = {"baselines": ("cam", "centre_box")}
-_SHOTS = _with_three_terms({f"shots-{shots}": _BESIDE | {"shots": (shots,)} for shots in (3, 5, 10, "all")})
+_BESIDE = {"baselines": ("rollout", "centre_box")}
+_SHOTS = _DEFAULT | {f"shots-{shots}": _BESIDE | {"shots": (shots,)} for shots in (3, 5, 10, "all")}
 _BLOCKS_OF_THREE = _with_three_terms({f"k-{k}": {"num_spatial_blocks": k} for k in (1, 2, 3, 4, 5)})
 _LOSS = _with_three_terms(
     {
@@ -98,7 +99,7 @@ _EXPERIMENTS: dict[str, Experiment] = {
         reference_verdict("shots-1", "number of blocks"),
     ),
     "shots": Experiment(
-        "How few images are enough, with the paper's three terms?",
+        "How few images are enough?",
         _SHOTS,
         ["1", "3", "5", "10", "all"],
         "shots",
@@ -159,3 +160,8 @@ MINIATURE = Bench(
     "photographs.",
     _EXPERIMENTS,
 )
+
+
+def miniature(difficulty: str | None) -> Bench:
+    """The experiments on scenes of that difficulty; None for the default's."""
+    return replace(MINIATURE, title=f"{MINIATURE.title}, {difficulty} scenes") if difficulty else MINIATURE

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sat_peft.data.scenes.catalogue import CLASS_SETS
+from sat_peft.data.scenes.catalogue import CLASS_SETS, DIFFICULTIES
 from sat_peft.data.scenes.dataset import SPLITS, scene_seed
 from sat_peft.data.scenes.render import render_scene
 from sat_peft.errors import UsageError, unknown_choice
@@ -45,6 +45,7 @@ def export_scenes(
     classes: str = "novel",
     num_classes: int | None = None,
     splits: tuple[str, ...] = SPLITS,
+    difficulty: str = "standard",
     seed: int = 0,
 ) -> None:
     """Writes PartScenes in the layout of a format; an error leaves nothing behind.
@@ -57,6 +58,7 @@ def export_scenes(
         classes: `base` or `novel`.
         num_classes: take the first classes only.
         splits: those that are written.
+        difficulty: a name of `DIFFICULTIES`.
         seed: names the whole data set, as in `part_scenes`.
 
     Raises:
@@ -67,6 +69,8 @@ def export_scenes(
         raise unknown_choice("format", format_name, WRITERS)
     if classes not in CLASS_SETS:
         raise unknown_choice("set of classes", classes, CLASS_SETS)
+    if difficulty not in DIFFICULTIES:
+        raise unknown_choice("difficulty", difficulty, DIFFICULTIES)
     scene_classes = CLASS_SETS[classes][:num_classes]
     for name, number, least in (("scenes_per_class", scenes_per_class, 1), ("num_classes", len(scene_classes), 2)):
         if number < least:
@@ -78,7 +82,8 @@ def export_scenes(
         for split in splits:
             for label, scene_class in enumerate(scene_classes):
                 for index in range(scenes_per_class):
-                    scene = render_scene(scene_class, scene_seed(split, index, seed), image_size=image_size)
+                    named = scene_seed(split, index, seed)
+                    scene = render_scene(scene_class, named, image_size=image_size, difficulty=difficulty)
                     yield ExportedScene(split, label, scene_class.name, index, scene)
 
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")

@@ -56,9 +56,14 @@ def test_option_of_another_source_is_refused(tmp_path):
 
 def test_every_source_has_its_flags_and_every_flag_its_source():
     own = {"data", "data_root", "skip_bad", "allow_outside", "validation_fraction", "test_fraction", "split_seed"}
-    # PartScenes are as the recipes need them, and hub:ID names the data set.
+    # Of PartScenes no more can be asked for than how hard they are, and hub:ID names the data set.
     of_sources = {name for source in sources().values() if source.name != "part_scenes" for name in source.options}
-    assert set(asdict(DataOptions())) - own == of_sources - {"dataset"}
+    assert set(asdict(DataOptions())) - own == (of_sources | {"difficulty"}) - {"dataset"}
+
+
+def test_difficulty_reaches_the_scenes():
+    scenes = {name: load(DataOptions(difficulty=name), ["validation"]).splits["validation"] for name in (None, "hard")}
+    assert scenes[None][0]["boxes"] != scenes["hard"][0]["boxes"]
 
 
 def test_configuration_reads_back(tmp_path):

@@ -27,6 +27,7 @@ SAMPLE_HASHES = {
     ("base", 37, 96, "hard"): "c838b7cca56e6333",
     ("novel", 0, 96, "easy"): "cedef974967c1faa",
     ("novel", 13, 224, "standard"): "d6b64cff46a50047",
+    ("novel", 5, 96, "cluttered"): "aba5d79ebc2f330a",
 }
 
 
@@ -40,6 +41,24 @@ def test_sample_scenes_have_the_committed_bytes(sample, expected):
     classes, number, size, difficulty = sample
     scene = render_scene(CLASS_SETS[classes][number], scene_seed("test", 3), image_size=size, difficulty=difficulty)
     assert _digest(scene) == expected
+
+
+def test_cluttered_scenes_have_unlabelled_objects_beside_the_labelled_one():
+    """Saturated colours are parts alone: one in a standard scene, more in a cluttered one, outside of its box."""
+
+    def coloured_outside_the_box(difficulty: str) -> list[int]:
+        counts = []
+        for number, scene_class in enumerate(NOVEL_CLASSES):
+            scene = render_scene(scene_class, (number,), image_size=128, difficulty=difficulty)
+            assert (scene.box[2:] - scene.box[:2]).max() > 0.4 * 128
+            x0, y0, x1, y1 = scene.box.astype(int)
+            spread = np.ptp(scene.image.astype(int), axis=2)
+            spread[y0:y1, x0:x1] = 0
+            counts.append(int((spread > 120).sum()))
+        return counts
+
+    assert not any(coloured_outside_the_box("standard"))
+    assert sum(count > 0 for count in coloured_outside_the_box("cluttered")) > 10
 
 
 def test_catalogue_has_enough_classes_with_distinct_bodies_and_parts():

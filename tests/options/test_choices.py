@@ -8,6 +8,7 @@ import torch
 
 from sat_peft.backbones import DataConfig
 from sat_peft.commands import count, evaluate, predict, run
+from sat_peft.data.scenes import DIFFICULTIES
 from sat_peft.data.transforms import training_transform
 from sat_peft.data.writing import writers
 from sat_peft.evaluation.registry import baselines
@@ -30,6 +31,7 @@ CARRIED_OUT = {
     "BaselineName": set(baselines()),
     "ProtocolName": set(PROTOCOLS),
     "FormatName": set(writers()),
+    "DifficultyName": set(DIFFICULTIES),
     "ThresholdSource": set(thresholds._SOURCES),
     "HeadName": set(heads.HEAD_CLASSES),
     "ClassEvidence": set(readout.EVIDENCE_GAINS),

@@ -58,6 +58,9 @@ class Difficulty:
         hue_spread: how far a body's hue strays from `BODY_HUE`, in degrees.
         rotation: largest rotation of the object, in degrees.
         grain: standard deviation (0-255) of the pixel noise.
+        others: range of the number of objects of base classes behind the labelled one, upper end included. They are
+            what photographs have beside their object: nothing labels or boxes them.
+        other_length: range of the longer side of the box of each.
     """
 
     object_length: tuple[float, float]
@@ -67,6 +70,8 @@ class Difficulty:
     hue_spread: float
     rotation: float
     grain: float
+    others: tuple[int, int] = (0, 0)
+    other_length: tuple[float, float] = (0.20, 0.35)
 
 
 # Bodies are warm-coloured in a grey world: what an object is made of tells it from its surroundings at every class.
@@ -75,6 +80,7 @@ BODY_HUE = 28.0
 DIFFICULTIES = {
     "easy": Difficulty((0.60, 0.85), 50.0, (0, 1), 12.0, 5.0, 10.0, 2.0),
     "standard": Difficulty((0.45, 0.80), 30.0, (1, 4), 20.0, 10.0, 20.0, 4.0),
+    "cluttered": Difficulty((0.45, 0.80), 30.0, (1, 4), 20.0, 10.0, 20.0, 4.0, others=(1, 3)),
     "hard": Difficulty((0.25, 0.85), 15.0, (3, 8), 40.0, 60.0, 40.0, 8.0),
 }
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import colorsys
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from sat_peft.data.scenes.catalogue import (
+    BASE_CLASSES,
     BODY_HUE,
     DIFFICULTIES,
     LIMBS,
@@ -154,30 +155,11 @@ def _shades(rng: np.random.Generator, brightness: float, level: Difficulty) -> t
     return _tinted(hue, saturation, first), _tinted(hue, saturation, max(first * 0.6, first - 50))
 
 
-def render_scene(
-    scene_class: SceneClass,
-    seed: tuple[int, ...],
-    *,
-    image_size: int = 96,
-    difficulty: str = "standard",
-) -> Scene:
-    """Draws the scene that (`scene_class`, `seed`, `difficulty`) name.
-
-    Args:
-        scene_class: an entry of `BASE_CLASSES` or `NOVEL_CLASSES`.
-        seed: whole numbers; every different tuple is a random stream of its own.
-        image_size: side S of the image in pixels. The same seed gives the same scene at every size.
-        difficulty: a name of `DIFFICULTIES`.
-    """
-    level = DIFFICULTIES[difficulty]
-    # The class is part of the stream's name, so two classes never share a layout.
-    name = [*seed, int.from_bytes(hashlib.sha256(scene_class.name.encode()).digest()[:8], "little")]
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(name)))
-    side = image_size * SUPERSAMPLING
-    brightness = rng.uniform(70, 185)
-    canvas = _background(rng, side, level, brightness)
-    _distract(rng, canvas, level, brightness)
-
+def _draw_object(
+    rng: np.random.Generator, canvas: np.ndarray, scene_class: SceneClass, level: Difficulty, brightness: float
+) -> np.ndarray:
+    """Draws an object somewhere on the canvas. Returns its (side, side) uint8 coverage: 255 on body and part."""
+    side = len(canvas)
     family = scene_class.family
     limbs = LIMBS[family.limbs] + TAILS[family.tail]
     torso = [TORSOS[family.torso]]
@@ -203,7 +185,38 @@ def render_scene(
     rim = cv2.dilate(drawn_part, np.ones((3, 3), np.uint8), iterations=max(1, round(side / 128)))
     canvas[rim > 0] = 30
     canvas[drawn_part > 0] = np.rint(colour).astype(np.uint8)
-    coverage |= rim
+    return coverage | rim
+
+
+def render_scene(
+    scene_class: SceneClass,
+    seed: tuple[int, ...],
+    *,
+    image_size: int = 96,
+    difficulty: str = "standard",
+) -> Scene:
+    """Draws the scene that (`scene_class`, `seed`, `difficulty`) name.
+
+    Args:
+        scene_class: an entry of `BASE_CLASSES` or `NOVEL_CLASSES`.
+        seed: whole numbers; every different tuple is a random stream of its own.
+        image_size: side S of the image in pixels. The same seed gives the same scene at every size.
+        difficulty: a name of `DIFFICULTIES`.
+    """
+    level = DIFFICULTIES[difficulty]
+    # The class is part of the stream's name, so two classes never share a layout.
+    name = [*seed, int.from_bytes(hashlib.sha256(scene_class.name.encode()).digest()[:8], "little")]
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(name)))
+    side = image_size * SUPERSAMPLING
+    brightness = rng.uniform(70, 185)
+    canvas = _background(rng, side, level, brightness)
+    _distract(rng, canvas, level, brightness)
+
+    if level.others[1]:
+        smaller = replace(level, object_length=level.other_length)
+        for _ in range(rng.integers(level.others[0], level.others[1] + 1)):
+            _draw_object(rng, canvas, BASE_CLASSES[rng.integers(len(BASE_CLASSES))], smaller, brightness)
+    coverage = _draw_object(rng, canvas, scene_class, level, brightness)
 
     image = cv2.resize(canvas, (image_size, image_size), interpolation=cv2.INTER_AREA)
     grain = rng.normal(0, level.grain, (image_size, image_size, 1)).astype(np.float32)
