@@ -35,7 +35,7 @@ class Config(RecipeOptions):
     """Named settings, which other options override; by default `part_scenes` for that data, else `photos`."""
     regimes: tuple[str, ...] = ()
     """What is trained: names of `sat_peft.options.regimes.REGIMES`, or `all`; they set --tune, --head and their like.
-    Without any, these options say it themselves: LoRA of rank 1 in the attention's projections and a pointwise head."""
+    Without any, these options say it themselves: LoRA of rank 1 in all linear layers and a pointwise head."""
     max_parameters: int | None = None
     """Refuse to train more parameters than these."""
     baselines: tuple[BaselineName, ...] = ()
@@ -44,8 +44,6 @@ class Config(RecipeOptions):
     """The classification head (the paper's is conv3x3)."""
     lora_rank: int = 1
     """Rank of LoRA, for --tune lora."""
-    lora_targets: tuple[str, ...] = ("proj",)
-    """Linear layers that LoRA reaches, by the end of their names (qkv, proj, fc1, fc2)."""
     learning_rate: float = 3e-3
     """Learning rate of AdamW; few parameters take large steps."""
     shots: int | Literal["all"] = 1

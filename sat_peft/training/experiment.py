@@ -111,7 +111,8 @@ class Experiment:
         if max_parameters is not None and self._parameters.trainable > max_parameters:
             raise UsageError(
                 f"{self._parameters.trainable:,} parameters would be trained, more than --max-parameters "
-                f"{max_parameters:,}. Take a smaller head (--head conv1x1), --tune none, or a lower --lora-rank."
+                f"{max_parameters:,}. Take a smaller head (--head conv1x1), a lower --lora-rank, "
+                "fewer layers (--lora-targets proj), or --tune none."
             )
         self.loaders = create_loaders(self.model, splits, options, options, options, seed=options.seed)
         start_masks(self.model, self.loaders.train, options, options.area_target)

@@ -24,8 +24,9 @@ def results(folder) -> dict:
 
 def test_one_regime_is_one_run(recipe, options, tmp_path):
     recipe.main(recipe.Config(**options, output=tmp_path / "run"))
-    # Token, position embedding, a pointwise head for 3 classes at width 64, LoRA of rank 1 in 2 projections.
-    assert results(tmp_path / "run")["trainable_parameters"] == 64 + 64 + 3 * 65 + 2 * 128
+    # Token, position embedding, a pointwise head for 3 classes at width 64, LoRA of rank 1 in the linear layers of 2
+    # blocks: queries, keys and values, projection, MLP of three times the width.
+    assert results(tmp_path / "run")["trainable_parameters"] == 64 + 64 + 3 * 65 + 2 * (256 + 128 + 256 + 256)
     assert set(results(tmp_path / "run")["methods"]) == {"sat"}
 
 
@@ -44,8 +45,8 @@ def test_several_regimes_leave_runs_a_table_and_a_plot(recipe, options, tmp_path
 
 
 def test_more_parameters_than_the_budget_are_refused(recipe, options, tmp_path):
-    with pytest.raises(UsageError, match=r"579 parameters would be trained, more than --max-parameters 578\."):
-        recipe.main(recipe.Config(**options, max_parameters=578, output=tmp_path / "run"))
+    with pytest.raises(UsageError, match=r"2,115 parameters would be trained, more than --max-parameters 2,114\."):
+        recipe.main(recipe.Config(**options, max_parameters=2114, output=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
