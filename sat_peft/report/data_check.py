@@ -124,7 +124,8 @@ def draw_contact_sheet(path: Path, check: DataCheck, *, columns: int = 5, max_cl
     with atomic_replacement(path) as temporary, warnings.catch_warnings():
         # Scripts that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(temporary, format="png", dpi=110)
+        # Tight, since the layout makes no room for the text above the first row, its class.
+        figure.savefig(temporary, format="png", dpi=110, bbox_inches="tight", pad_inches=0.05)
     return sum(len(places) for _, places in rows)
 
 
