@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# What recipes/few_shot.py trains without being told, by the preset.
-DEFAULT_REGIMES = {"part_scenes": "lora1_head1x1", "photos": "lora8_head3x3"}
+# What recipes/few_shot.py trains without being told.
+DEFAULT_REGIME = "lora8_head3x3"
 
 _ONE = {"tune": "lora", "lora_rank": 1, "head": "conv1x1", "learning_rate": 3e-3}
 _NONE = {"tune": "none", "lora_targets": (), "learning_rate": 3e-3}

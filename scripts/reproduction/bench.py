@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sat_peft.files import is_file, read_json_object
 from sat_peft.files.outputs import write_text_atomic
-from sat_peft.options.regimes import DEFAULT_REGIMES, REGIMES
+from sat_peft.options.regimes import DEFAULT_REGIME, REGIMES
 from sat_peft.report.sweeps import point_table
 from sat_peft.runs.sweep import Point, gather_point, pareto_front
 
@@ -102,10 +102,10 @@ def _section(experiment: Experiment, folder: Path) -> list[str]:
     return section
 
 
-def regime_cells(preset: str, default: str) -> dict[str, dict]:
-    """The cells of the regimes of `sat_peft.options.regimes`; `default` is what the recipe has in the preset."""
+def regime_cells(default: str) -> dict[str, dict]:
+    """The cells of the regimes of `sat_peft.options.regimes`; that of the recipe itself is the cell `default`."""
     return {
-        default if name == DEFAULT_REGIMES[preset] else f"regime-{name}": SAT_ALONE | options
+        default if name == DEFAULT_REGIME else f"regime-{name}": SAT_ALONE | options
         for name, options in REGIMES.items()
     }
 

@@ -14,7 +14,6 @@ from reproduction.bench import (
     regimes_verdict,
     shots_verdict,
 )
-from sat_peft.options.presets import PART_SCENES
 from sat_peft.options.regimes import REGIMES
 from sat_peft.report.sweeps import draw_parameters, draw_shots
 from sat_peft.runs.sweep import Point
@@ -39,7 +38,7 @@ _RIVALS = {"baselines": ("cam", "tscam", "rollout", "centre_box")}
 _DEFAULT = {"shots-1": _RIVALS}
 _BLOCKS = _DEFAULT | {f"blocks-{k}": SAT_ALONE | {"num_spatial_blocks": k} for k in (1, 2, 6)}
 # The paper's three terms, weighted for these scenes, in all blocks: with them fewer blocks learn the part alone.
-_THREE_TERMS = REGIMES["lora8_head3x3"] | {
+_THREE_TERMS = {
     "num_spatial_blocks": 6,
     "token_entry": "isolated",
     "calibrated_masks": False,
@@ -59,7 +58,7 @@ def _with_three_terms(cells: Mapping[str, dict]) -> dict[str, dict]:
     return alone | {f"three-terms-{name}": _THREE_TERMS | SAT_ALONE | options for name, options in cells.items()}
 
 
-_REGIMES = regime_cells(PART_SCENES, "shots-1") | _DEFAULT
+_REGIMES = regime_cells("shots-1") | _DEFAULT
 _BESIDE = {"baselines": ("rollout", "centre_box")}
 _SHOTS = _DEFAULT | {f"shots-{shots}": _BESIDE | {"shots": (shots,)} for shots in (3, 5, 10, "all")}
 _BLOCKS_OF_THREE = _with_three_terms({f"k-{k}": {"num_spatial_blocks": k} for k in (1, 2, 3, 4, 5)})

@@ -20,7 +20,6 @@ from reproduction.bench import (
 from sat_peft.commands import evaluate
 from sat_peft.evaluation.registry import baselines, method_titles
 from sat_peft.files import is_file, read_json_object
-from sat_peft.options.presets import PHOTOS
 from sat_peft.options.regimes import REGIMES
 from sat_peft.report.sweeps import draw_parameters, draw_shots
 from sat_peft.report.tables import percent, text_table
@@ -174,7 +173,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "regimes": Experiment(
         "How few parameters are enough?",
-        regime_cells(PHOTOS, "shots-1") | _ONE,
+        regime_cells("shots-1") | _ONE,
         list(REGIMES),
         "trained",
         regimes_verdict,

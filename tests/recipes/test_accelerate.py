@@ -27,7 +27,7 @@ CONFIGS = {path.stem: path for path in (ROOT / "recipes" / "accelerate").glob("*
 def options(tiny) -> dict:
     # All six images of the two shots are one step.
     settings = {"steps": 3, "shots": (2,), "batch_size": 6, "eval_batch_size": 2, "num_spatial_blocks": 2}
-    method = {"tune": "full", "head": "conv3x3", "learning_rate": 5e-4, "warmup_steps": 0}
+    method = {"tune": "full", "token_entry": "isolated", "learning_rate": 5e-4, "warmup_steps": 0}
     return tiny | settings | method | {"baselines": ("cam",), "threads": 1}
 
 

@@ -38,7 +38,7 @@ def one_core():
 
 @pytest.fixture(scope="module")
 def options(tiny) -> dict:
-    return tiny | {"steps": 4, "shots": (2,), "tune": "none", "head": "conv3x3", "learning_rate": 5e-4}
+    return tiny | {"steps": 4, "shots": (2,), "tune": "none", "learning_rate": 5e-4}
 
 
 @pytest.fixture(scope="module")
