@@ -36,7 +36,7 @@ def test_every_cell_has_a_title():
     for experiment in MINIATURE.experiments.values():
         assert len(experiment.cells) == len(experiment.titles)
     assert set(MINIATURE.experiments["regimes"].titles) == set(REGIMES)
-    assert list(REGIMES).index(DEFAULT_REGIME) == list(MINIATURE.experiments["regimes"].cells).index("three-terms")
+    assert list(REGIMES).index(DEFAULT_REGIME) == list(MINIATURE.experiments["regimes"].cells).index("shots-1")
 
 
 def test_what_sat_beats_and_what_beats_sat_is_said(page):
@@ -49,9 +49,9 @@ def test_what_sat_beats_and_what_beats_sat_is_said(page):
 def test_a_claim_about_few_parameters_needs_the_figures(page):
     few = {"regime-token_head1x1": [run(80.0, 2836)]}
     assert "Supported: with at most 5,000 trained parameters token_head1x1 (2,836) reaches 80.0" in page(
-        few | {"three-terms": [run(79.0), run(81.0)]}
+        few | {"shots-1": [run(79.0), run(81.0)]}
     )
-    best = {"three-terms": [run(89.0), run(91.0)]}
+    best = {"shots-1": [run(89.0), run(91.0)]}
     assert "**Not supported: with at most 5,000 trained parameters" in page(few | best)
 
 
@@ -64,9 +64,9 @@ def test_gains_are_told_against_the_default(page):
 def test_plots_are_drawn_of_what_there_is(page):
     text = page(
         {
-            "three-terms": [run(80.0, cam=5.0)],
-            "three-terms-shots-3": [run(85.0, cam=6.0)],
-            "three-terms-shots-10": [run(90.0)],
+            "shots-1": [run(80.0, cam=5.0)],
+            "shots-3": [run(85.0, cam=6.0)],
+            "shots-10": [run(90.0)],
             "regime-full": [run(70.0)],
         }
     )
@@ -77,6 +77,6 @@ def test_plots_are_drawn_of_what_there_is(page):
 
 def test_what_was_not_measured_has_no_section(page):
     areas = {f"three-terms-area-{area}": [run(value)] for area, value in ((0.05, 50.0), (0.1, 60.0))}
-    text = page(areas | {"three-terms-shots-3": [run(70.0)]})
+    text = page(areas | {"shots-3": [run(70.0)]})
     assert "area target" in text
     assert "How few" not in text
