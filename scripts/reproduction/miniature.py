@@ -48,6 +48,7 @@ _THREE_TERMS = {
     "separation_weight": 0.0,
     "border_weight": 0.0,
     "border_in_each_image": False,
+    "learning_rate": 1e-3,
     "steps": 150,
 }
 
