@@ -5,10 +5,10 @@
     python scripts/reproduce.py --data DIR --experiments methods --seeds 3         only SAT beside the other methods
 
 On PartScenes (of a --difficulty) it measures SAT against CAM, TS-CAM, attention rollout and the centre box; the number
-K of spatial blocks; accuracy over shots; and with the paper's three terms alone accuracy over trained parameters, K,
-the loss without each of these terms, the area target, how the token starts and where it enters. On other data, in their
-preset `photos`: SAT against these, class-token attention and TokenCut with 1, 5 and 10 images per class, on four
-rulers; the preset without each of its parts; trained parameters; image sizes; the area target.
+K of spatial blocks; accuracy over shots and over trained parameters; and with the paper's three terms alone K, the loss
+without each of these terms, the area target, how the token starts and where it enters. On other data, in their preset
+`photos`: SAT against these, class-token attention and TokenCut with 1, 5 and 10 images per class, on four rulers; the
+preset without each of its parts; trained parameters; image sizes; the area target.
 
 Every cell is a run of recipes/few_shot.py in a folder of its own. All cells are measured with one seed before any gets
 another, and what has been measured before is not run again, so that another launch goes on. The results page,

@@ -76,7 +76,7 @@ PRESETS: dict[str, dict[str, dict]] = {
         "ilsvrc": _ILSVRC | _FEW_SHOT,
     },
     "low_param": {
-        # Few parameters take their time: of four seeds, one had not converged after 300 steps.
+        # Few parameters take their time: of five seeds, two had not converged after 300 steps.
         PART_SCENES: _PART_SCENES | _SMALL | {"steps": 450},
         PHOTOS: _PHOTOS | _SMALL | {"steps": 80, "baselines": ()},
         "cub": _CUB | _SMALL | {"epochs": 30, "learning_rate": 5e-4},
