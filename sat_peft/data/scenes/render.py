@@ -212,7 +212,7 @@ def render_scene(
     canvas = _background(rng, side, level, brightness)
     _distract(rng, canvas, level, brightness)
 
-    if level.others[1]:
+    if level.others[1]:  # where there are none no number is drawn, which would change the scene
         smaller = replace(level, object_length=level.other_length)
         for _ in range(rng.integers(level.others[0], level.others[1] + 1)):
             _draw_object(rng, canvas, BASE_CLASSES[rng.integers(len(BASE_CLASSES))], smaller, brightness)
