@@ -31,7 +31,8 @@ PresetName = Literal[tuple(PRESETS["few_shot"])]
 @dataclass(frozen=True)
 class Config(RecipeOptions):
     preset: PresetName | None = None
-    """Named settings, which other options override; by default `part_scenes` for that data, else `photos`."""
+    """Named settings, which other options override; by default `part_scenes` for that data (of
+    `--difficulty cluttered`, `cluttered_scenes`), else `photos`."""
     shots: tuple[int | Literal["all"], ...] = (1,)
     """Labelled training images per class; `all` takes every one there is. Several are run one after the other."""
     image_ids: Path | None = None

@@ -27,7 +27,8 @@ PresetName = Literal[tuple(PRESETS["full_data"])]
 @dataclass(frozen=True)
 class Config(RecipeOptions):
     preset: PresetName | None = None
-    """Named settings, which other options override; by default `part_scenes` for that data, else `photos`."""
+    """Named settings, which other options override; by default `part_scenes` for that data (of
+    `--difficulty cluttered`, `cluttered_scenes`), else `photos`."""
     seed: int = 0
     """Seed of the initialisation, the order and the augmentation."""
     epochs: int = 3

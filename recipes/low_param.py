@@ -32,7 +32,8 @@ PresetName = Literal[tuple(PRESETS["low_param"])]
 @dataclass(frozen=True)
 class Config(RecipeOptions):
     preset: PresetName | None = None
-    """Named settings, which other options override; by default `part_scenes` for that data, else `photos`."""
+    """Named settings, which other options override; by default `part_scenes` for that data (of
+    `--difficulty cluttered`, `cluttered_scenes`), else `photos`."""
     regimes: tuple[str, ...] = ()
     """What is trained: names of `sat_peft.options.regimes.REGIMES`, or `all`; they set --tune, --head and their like.
     Without any, these options say it themselves: LoRA of rank 1 in all linear layers and a pointwise head."""

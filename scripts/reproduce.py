@@ -81,7 +81,8 @@ def cell_config(recipe: ModuleType, config: Config, options: dict, *, seed: int)
     """The recipe's configuration of a cell: the preset of the data, but for the cell's own options."""
     backbone = {} if config.data == PART_SCENES else {"backbone": config.backbone, "weights": config.weights}
     shared = vars(data_options(config)) | backbone | {"seed": seed, "threads": config.threads}
-    return settled(recipe.Config(**(PRESETS["few_shot"][default_preset(config.data)] | shared | options)))
+    preset = PRESETS["few_shot"][default_preset(config.data, config.difficulty)]
+    return settled(recipe.Config(**(preset | shared | options)))
 
 
 def chosen_cells(config: Config, experiments: Mapping[str, Experiment]) -> dict[str, dict]:

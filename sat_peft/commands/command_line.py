@@ -113,7 +113,7 @@ def parse(
         UsageError: an unknown preset, an unreadable configuration, or a resumed run whose configuration was changed.
     """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("preset", "config", "resume", "data", "output"):
+    for name in ("preset", "config", "resume", "data", "difficulty", "output"):
         early.add_argument(f"--{name}")
     given, _ = early.parse_known_args(arguments)
     if given.resume == AUTO:
@@ -122,7 +122,7 @@ def parse(
     if given.preset is not None and given.preset not in presets:
         raise unknown_choice("preset", given.preset, presets)
     earlier = given.config or given.resume
-    preset = given.preset or (None if earlier else default_preset(given.data or kind.data))
+    preset = given.preset or (None if earlier else default_preset(given.data or kind.data, given.difficulty))
     defaults = dict(presets[preset]) if preset else {}
     if given.config is not None and given.resume is not None:
         raise UsageError("--resume takes the configuration of the run itself; leave out --config.")

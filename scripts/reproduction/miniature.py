@@ -43,6 +43,7 @@ _THREE_TERMS = {
     "token_entry": "isolated",
     "calibrated_masks": False,
     "classification_weight": 1.0,
+    "area_target": 0.15,
     "area_weight": 1.0,
     "normalization_weight": 3.0,
     "separation_weight": 0.0,

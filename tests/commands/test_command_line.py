@@ -20,6 +20,7 @@ class Config:
     resume: Path | None = None
     output: Path | None = None
     data: str = "part_scenes"
+    difficulty: str | None = None
     weights: Path | None = None
     shots: tuple[int, ...] = (1,)
     learning_rate: float = 1.0
@@ -29,6 +30,7 @@ class Config:
 PRESETS = {
     "slow": {"learning_rate": 0.1, "shots": (2, 3)},
     "part_scenes": {"learning_rate": 0.2},
+    "cluttered_scenes": {"learning_rate": 0.4, "difficulty": "cluttered"},
     "photos": {"learning_rate": 0.3},
 }
 
@@ -54,6 +56,13 @@ def test_the_command_line_wins_over_the_preset_and_the_preset_over_the_defaults(
 def test_data_of_ones_own_gets_the_preset_for_photographs_and_records_it():
     assert parsed("--data", "birds") == Config(data="birds", preset="photos", learning_rate=0.3)
     assert parsed("--data=birds", "--preset", "slow").learning_rate == 0.1
+
+
+def test_scenes_with_clutter_get_their_preset_and_the_preset_has_them():
+    cluttered = Config(preset="cluttered_scenes", difficulty="cluttered", learning_rate=0.4)
+    assert parsed("--difficulty", "cluttered") == parsed("--preset", "cluttered_scenes") == cluttered
+    assert parsed("--difficulty", "hard") == Config(preset="part_scenes", difficulty="hard", learning_rate=0.2)
+    assert parsed("--preset", "slow", "--difficulty=cluttered").learning_rate == 0.1
 
 
 def test_settings_of_an_earlier_run_are_read_back_with_their_types_but_not_its_folder(folder):

@@ -46,6 +46,13 @@ def test_a_cell_is_the_default_command_but_for_its_own_options(recipe, name):
     assert cell.backbone == "sat_peft_vit_nano_patch8_96"
 
 
+@pytest.mark.parametrize("name", SCENES)
+def test_a_cell_of_scenes_with_clutter_is_the_command_for_them_but_for_its_own_options(recipe, name):
+    cell = SCRIPT["cell_config"](recipe, Config(difficulty="cluttered"), SCENES[name], seed=3)
+    assert cell == dataclasses.replace(command(recipe, "--difficulty", "cluttered"), **SCENES[name])
+    assert cell.tta == "flip"
+
+
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_a_cell_of_photographs_is_the_command_for_own_data_but_for_its_own_options(recipe, name, tmp_path):
     weights = write_weights(tmp_path)
