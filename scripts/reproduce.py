@@ -55,7 +55,7 @@ class Config(DataOptions):
     """Weights of the backbone, instead of those from the hub."""
     output: Path | None = None
     """Folder of the runs and of the results page; by default runs/reproduce, or runs/reproduce-NAME, of your images or
-    with the --difficulty of the scenes."""
+    with --difficulty and --scene-seed of the scenes."""
     minutes: float = 30
     """No cell is begun that would end after these; what is missing is left to the next launch."""
     seeds: int = 5
@@ -131,6 +131,12 @@ class Budget:
         return True
 
 
+def scenes_name(config: Config) -> str | None:
+    """What tells the chosen PartScenes from those of the default."""
+    seed = f"seed-{config.scene_seed}" if config.scene_seed else None
+    return "-".join(filter(None, [config.difficulty, seed])) or None
+
+
 def main(config: Config) -> None:
     embedded = config.data == PART_SCENES
     if embedded and (config.backbone or config.weights):
@@ -139,7 +145,7 @@ def main(config: Config) -> None:
     recipe = load_recipe()
     example = cell_config(recipe, config, {}, seed=0)  # What is wrong with the backbone's options is told at once.
     data = load(config)
-    name = config.difficulty if embedded else Path(config.data_root or config.data).name
+    name = scenes_name(config) if embedded else Path(config.data_root or config.data).name
     output = config.output or Path(f"runs/reproduce-{name}" if name else "runs/reproduce")
     bench = miniature(name) if embedded else photographs(name, example.backbone, len(data.splits["test"]))
     cells = within_shots(cells, data)

@@ -35,6 +35,8 @@ class SourceOptions:
     difficulty: DifficultyName | None = None
     """Difficulty of PartScenes, `standard` by default. `cluttered` are those with one to three smaller objects behind
     the labelled one, which nothing labels."""
+    scene_seed: int | None = None
+    """Seed of PartScenes, 0 by default: another seed draws other images of the same classes, to choose settings on."""
 
     label_from: Literal["largest", "first", "only"] | None = None
     """Which object names the class of an image with several (coco, voc, yolo, hub): the largest (the default), the

@@ -163,6 +163,6 @@ MINIATURE = Bench(
 )
 
 
-def miniature(difficulty: str | None) -> Bench:
-    """The experiments on scenes of that difficulty; None for the default's."""
-    return replace(MINIATURE, title=f"{MINIATURE.title}, {difficulty} scenes") if difficulty else MINIATURE
+def miniature(name: str | None) -> Bench:
+    """The experiments on the scenes of that name; None for the default's."""
+    return replace(MINIATURE, title=f"{MINIATURE.title}, {name} scenes") if name else MINIATURE

@@ -56,14 +56,20 @@ def test_option_of_another_source_is_refused(tmp_path):
 
 def test_every_source_has_its_flags_and_every_flag_its_source():
     own = {"data", "data_root", "skip_bad", "allow_outside", "validation_fraction", "test_fraction", "split_seed"}
-    # Of PartScenes no more can be asked for than how hard they are, and hub:ID names the data set.
+    # Of PartScenes no more can be asked for than how hard they are and which, and hub:ID names the data set.
     of_sources = {name for source in sources().values() if source.name != "part_scenes" for name in source.options}
-    assert set(asdict(DataOptions())) - own == (of_sources | {"difficulty"}) - {"dataset"}
+    assert set(asdict(DataOptions())) - own == (of_sources | {"difficulty", "scene_seed"}) - {"dataset"}
 
 
 def test_difficulty_reaches_the_scenes():
     scenes = {name: load(DataOptions(difficulty=name), ["validation"]).splits["validation"] for name in (None, "hard")}
     assert scenes[None][0]["boxes"] != scenes["hard"][0]["boxes"]
+
+
+def test_seed_of_the_scenes_draws_other_images_of_the_same_classes():
+    plain, other = (load(DataOptions(scene_seed=seed), ["validation"]).splits["validation"] for seed in (0, 1))
+    assert plain["boxes"] == load(DataOptions(), ["validation"]).splits["validation"]["boxes"] != other["boxes"]
+    assert (plain.features, plain["label"]) == (other.features, other["label"])
 
 
 def test_configuration_reads_back(tmp_path):

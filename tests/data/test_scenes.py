@@ -149,6 +149,7 @@ def test_dataset_rows_hold_the_scene():
         ({"difficulty": "hrad"}, "'hard'"),
         ({"image_size": 8}, "32 to 2048"),
         ({"scenes_per_class": 0}, "at least 1"),
+        ({"seed": -1}, "at least 0, got -1"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, words):

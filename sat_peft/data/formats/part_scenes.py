@@ -21,7 +21,7 @@ def _read(
     classes: str = "novel",
     image_size: int = 96,
     difficulty: str = "standard",
-    seed: int = 0,
+    scene_seed: int = 0,
 ) -> Dataset:
     return part_scenes(
         split,
@@ -29,7 +29,7 @@ def _read(
         classes=classes,
         image_size=image_size,
         difficulty=difficulty,
-        seed=seed,
+        seed=scene_seed,
     )
 
 

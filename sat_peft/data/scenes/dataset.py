@@ -21,6 +21,8 @@ def scene_seed(split: str, index: int, seed: int = 0) -> tuple[int, int, int]:
     """
     if split not in SPLITS:
         raise unknown_choice("split", split, SPLITS)
+    if seed < 0:
+        raise UsageError(f"the seed of scenes must be at least 0, got {seed}.")
     return (seed, SPLITS.index(split), index)
 
 
