@@ -112,6 +112,13 @@ def _data_name(settings: dict) -> str:
     return Path(data).name or data
 
 
+def _data_title(settings: dict) -> str:
+    """The data's name and which scenes they are, since figures on others do not compare with these."""
+    scenes = {"difficulty": "{}", "scene_seed": "seed {}"}
+    chosen = (text.format(settings[name]) for name, text in scenes.items() if settings.get(name))
+    return ", ".join([_data_name(settings), *chosen])
+
+
 def _training_section(settings: dict, images: int) -> str:
     known = (
         *("shots", "seed", "epochs", "steps", "batch_size", "learning_rate", "weight_decay"),
@@ -119,7 +126,7 @@ def _training_section(settings: dict, images: int) -> str:
     )
     listed = [f"- {name}: {setting(settings[name])}" for name in known if settings.get(name) is not None]
     count = f", {images:,} images with labels and without boxes" if images else ""
-    return "\n".join(["## Training", "", f"- data: {_data_name(settings)}{count}", *listed])
+    return "\n".join(["## Training", "", f"- data: {_data_title(settings)}{count}", *listed])
 
 
 def _figures(results: dict) -> dict[str, float]:
@@ -134,7 +141,7 @@ def _results_section(settings: dict, results: dict) -> str:
     standing = f"{results['standing']}\n\n" if results.get("standing") else ""
     return f"""## Results
 
-Test split of {_data_name(settings)}, {results.get("test_images")} images, percent, protocol `{results["protocol"]}`,
+Test split of {_data_title(settings)}, {results.get("test_images")} images, percent, protocol `{results["protocol"]}`,
 threshold {results["threshold"]:g} ({results["threshold_source"]}){augmented}.
 
 | metric | value |
@@ -150,7 +157,7 @@ def _eval_results(settings: dict, results: dict) -> list[EvalResult]:
             task_type="object-detection",
             task_name="Weakly supervised object localisation",
             dataset_type=_data_name(settings),
-            dataset_name=_data_name(settings),
+            dataset_name=_data_title(settings),
             dataset_split="test",
             metric_type=METRICS[name],
             metric_name=FIGURES[name],

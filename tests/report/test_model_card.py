@@ -83,6 +83,17 @@ def test_adapter_alone_tells_what_it_records(run):
     assert "## Training" not in card.text
 
 
+def test_scenes_whose_figures_do_not_compare_with_those_of_others_are_told_apart(run):
+    config = json.loads((run / "config.json").read_text()) | {"data": "part_scenes", "difficulty": "cluttered"}
+    for seed, title in ((None, "part_scenes, cluttered"), (1, "part_scenes, cluttered, seed 1")):
+        (run / "config.json").write_text(json.dumps(config | {"scene_seed": seed}))
+        card = ModelCard.load(write_model_card(run))
+        assert f"data: {title}," in card.text
+        assert f"Test split of {title}, 16 images" in card.text
+        (first, *_) = card.data.eval_results
+        assert (first.dataset_type, first.dataset_name) == ("part_scenes", title)
+
+
 def test_run_without_measured_localisation_and_backbone_that_is_not_on_the_hub(run):
     results = json.loads((run / "results.json").read_text())
     results["methods"]["sat"] |= {"gt_known": None, "top1_loc": None}

@@ -3,6 +3,7 @@
 import cProfile
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -87,6 +88,13 @@ def test_page_tells_figures_intervals_protocol_and_threshold(page):
     assert "upper bound" not in page.text
     for name in ("torch", "python", "backbone", "data"):  # versions and configuration
         assert name in page.text
+
+
+def test_head_of_the_page_tells_which_scenes_they_are(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    file = tmp_path / "run" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"difficulty": "cluttered", "scene_seed": 2}))
+    assert "difficulty cluttered scene seed 2" in draw(tmp_path / "run").text
 
 
 def test_page_has_plots_as_text_and_lines(page):
