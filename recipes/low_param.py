@@ -90,7 +90,7 @@ def main(config: Config) -> None:
         for name in names or [None]
         for seed in range(config.seed, config.seed + config.trials)
     }
-    results = run_cells(output, cells, lambda cell: run_cell(cell, lambda say: data), overwrite=config.overwrite)
+    results = run_cells(output, cells, lambda cell: run_cell(cell, lambda: data), overwrite=config.overwrite)
     if PartialState().is_main_process:
         report(config, output, results)
 

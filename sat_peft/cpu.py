@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import sys
-from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
 
 # Parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD = -1
@@ -34,16 +36,15 @@ def join_processes() -> None:
         PartialState(cpu=True)
 
 
-def prepare_cpu(threads: int | None, say: Callable[[str], None]) -> None:
-    """Gives a process on a CPU its threads and the memory settings that make it fast, or says what is missing.
+def prepare_cpu(threads: int | None) -> None:
+    """Gives a process on a CPU its threads and the memory settings that make it fast, or warns of what is missing.
 
     Args:
         threads: see `set_cpu_threads`.
-        say: prints a line.
     """
     set_cpu_threads(threads)
     if not keep_freed_memory():
-        say(
+        logger.warning(
             "The memory allocator of this system cannot be told to keep freed memory (that takes glibc), which may "
             "slow training down several times. On Linux, preload jemalloc or mimalloc (LD_PRELOAD) instead."
         )

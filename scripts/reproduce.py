@@ -159,7 +159,7 @@ def measure_cells(
     config: Config, bench: Bench, cells: dict[str, dict], output: Path, recipe: ModuleType, data: DataSplits
 ) -> None:
     """Runs the cells seed by seed as long as there is time, and keeps the page up to date."""
-    run_cell = partial(recipe.run_cell, read_data=lambda say: data)
+    run_cell = partial(recipe.run_cell, read_data=lambda: data)
     runs, rulers = Budget(config.minutes), Budget(config.minutes)
     for seed in range(config.seeds):
         for name, options in cells.items():

@@ -1,5 +1,6 @@
 """Settings that every test wants, made before torch or the hub's client is imported."""
 
+import logging
 import os
 
 import pytest
@@ -23,3 +24,10 @@ def threads():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def said(caplog):
+    """What the package tells on its way: `messages` so far."""
+    caplog.set_level(logging.INFO, "sat_peft")
+    return caplog

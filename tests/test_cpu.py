@@ -53,13 +53,12 @@ def test_allocator_is_left_alone_elsewhere_than_on_linux(monkeypatch):
 
 
 @pytest.mark.parametrize(("kept", "lines"), [(True, 0), (False, 1)])
-def test_user_is_told_where_the_allocator_cannot_be_set(monkeypatch, kept, lines):
+def test_user_is_told_where_the_allocator_cannot_be_set(monkeypatch, kept, lines, said):
     monkeypatch.setattr(cpu, "keep_freed_memory", lambda: kept)
-    told = []
-    prepare_cpu(2, told.append)
+    prepare_cpu(2)
     assert torch.get_num_threads() == 2
-    assert len(told) == lines
-    assert all("jemalloc" in line for line in told)
+    assert len(said.messages) == lines
+    assert all("jemalloc" in line for line in said.messages)
 
 
 @pytest.mark.parametrize(

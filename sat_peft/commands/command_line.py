@@ -6,11 +6,13 @@ import argparse
 import dataclasses
 import errno
 import io
+import logging
 import os
 import signal
 import sys
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +168,28 @@ def same_place(first: Any, second: Any) -> bool:
     return both and os.path.abspath(first) == os.path.abspath(second)
 
 
+@contextmanager
+def messages_on_stdout() -> Iterator[None]:
+    """Prints what the package logs, in the main process of a launch."""
+    handler, logger = logging.StreamHandler(sys.stdout), logging.getLogger("sat_peft")
+    handler.addFilter(lambda record: record.levelno >= logging.WARNING or _is_main_process())
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+def _is_main_process() -> bool:
+    import torch
+
+    group = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not group or torch.distributed.get_rank() == 0
+
+
 def run(main: Callable[[Any], int | None], options: Callable[[], Any], *, interrupted: str) -> int | None:
     """Calls `main(options())` in the processes of the launch.
 
@@ -187,7 +211,8 @@ def run(main: Callable[[Any], int | None], options: Callable[[], Any], *, interr
         settings = options()
         heed_sigterm()
         join_processes()
-        return main(settings)
+        with messages_on_stdout():
+            return main(settings)
     except UsageError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         sys.exit(2)

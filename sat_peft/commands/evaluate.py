@@ -101,7 +101,7 @@ def main(config: Config) -> None:
 
     accelerator = Accelerator()
     if accelerator.device.type == "cpu":
-        prepare_cpu(config.threads, accelerator.print)
+        prepare_cpu(config.threads)
     measured = measure_trained(
         trained,
         selection,

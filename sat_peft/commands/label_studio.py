@@ -11,7 +11,6 @@ Label Studio refuses addresses of its own machine or network unless it was start
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -44,7 +43,6 @@ def main(config: Config) -> None:
         )
     from sat_peft.plugins.label_studio import Backend, BackendServer
 
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
     backend = Backend(localizer_of(config), multi=config.multi)
     with BackendServer(backend, config.host, config.port) as server:
         print(f"{backend.version} is at http://{config.host}:{server.server_port}", flush=True)

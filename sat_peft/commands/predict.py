@@ -140,7 +140,7 @@ def main(config: Config) -> None:
 
     accelerator = Accelerator()
     if accelerator.device.type == "cpu":
-        prepare_cpu(config.threads, accelerator.print)
+        prepare_cpu(config.threads)
     say = accelerator.print
     localizer = localizer_of(config, device=accelerator.device)
     shown = trained_from_run(config.run).display_names if config.run else {}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 import zlib
@@ -35,6 +36,8 @@ from sat_peft.data.sampler import EpochSampler, View
 from sat_peft.errors import UsageError, unknown_choice
 from sat_peft.files.outputs import atomic_replacement
 from sat_peft.tuner import FrozenTokens
+
+logger = logging.getLogger(__name__)
 
 DTYPES = ("float16", "float32")
 # Raised whenever what a cache holds is computed in another way.
@@ -164,9 +167,7 @@ class FeatureRows(Dataset):
         }
 
 
-def open_feature_cache(
-    folder: Path, source: FeatureSource, *, limit: float = 50.0, say: Callable[[str], None] = print
-) -> FeatureRows:
+def open_feature_cache(folder: Path, source: FeatureSource, *, limit: float = 50.0) -> FeatureRows:
     """The cache of `source` in a folder; it is built where there is none, or none that can be trusted.
 
     Every process of a launch calls this: one builds, the others wait for it.
@@ -176,7 +177,6 @@ def open_feature_cache(
         source: what it holds the tokens of.
         limit: limit of all caches in the folder together, in GB (10^9 bytes); those that were not used for longest go
             first.
-        say: is told the size before anything is written, and what else happens.
 
     Raises:
         UsageError: the folder cannot be written, disk or limit are too small, or an image cannot be read.
@@ -195,13 +195,13 @@ def open_feature_cache(
     if _problem(path, source) is not None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(path, say):
+            with _locked(path):
                 # Another process may have built it since.
                 problem = _problem(path, source)
                 if problem is not None:
                     if path.exists():
-                        say(f"feature cache: {path} {problem}, and is built anew")
-                    _build(path, source, details, limit * _GB, say)
+                        logger.info(f"feature cache: {path} {problem}, and is built anew")
+                    _build(path, source, details, limit * _GB)
         except OSError as error:
             raise UsageError(
                 f"the feature cache cannot be written in {folder} ({error.strerror or error}). Name a folder with "
@@ -247,12 +247,12 @@ def _lock(path: Path) -> FileLock:
 
 
 @contextmanager
-def _locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[None]:
     lock = _lock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        say(f"feature cache: another process is building {path}; waiting for it")
+        logger.info(f"feature cache: another process is building {path}; waiting for it")
         lock.acquire()
     try:
         yield
@@ -283,15 +283,15 @@ def _problem(path: Path, source: FeatureSource) -> str | None:
     return None
 
 
-def _build(path: Path, source: FeatureSource, details: dict, limit: float, say: Callable[[str], None]) -> None:
+def _build(path: Path, source: FeatureSource, details: dict, limit: float) -> None:
     (probe,) = source.batches([0])
     shape, dtype = (len(source), *probe.shape[1:]), np.dtype(source.dtype)
     size = int(np.prod(shape)) * dtype.itemsize
-    say(
+    logger.info(
         f"feature cache: {len(source.images)} images x {source.views} views of {shape[1]} x {shape[2]} numbers, "
         f"{size / _GB:.3g} GB in {path}"
     )
-    _make_room(path, size, limit, say)
+    _make_room(path, size, limit)
     free = shutil.disk_usage(path.parent).free
     if size > free:
         raise UsageError(
@@ -330,7 +330,7 @@ def _reserve(file: BinaryIO, size: int) -> None:
                 raise
 
 
-def _make_room(path: Path, size: int, limit: float, say: Callable[[str], None]) -> None:
+def _make_room(path: Path, size: int, limit: float) -> None:
     """Removes what builders that were killed left behind, and the caches that were not used for longest."""
     if size > limit:
         raise UsageError(
@@ -345,6 +345,6 @@ def _make_room(path: Path, size: int, limit: float, say: Callable[[str], None]) 
     while used + size > limit:
         oldest = others.pop(0)
         used -= oldest.stat().st_size
-        say(f"feature cache: {oldest} is removed, to stay within {limit / _GB:.3g} GB")
+        logger.info(f"feature cache: {oldest} is removed, to stay within {limit / _GB:.3g} GB")
         for each in (oldest, *(oldest.with_suffix(suffix) for suffix in (".json", ".lock", _CHECKSUMS))):
             each.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -169,7 +169,6 @@ def load(
     *,
     shots: int = 0,
     set_aside: Mapping[str, Sequence[str]] | None = None,
-    say: Callable[[str], None] = print,
 ) -> DataSplits:
     """Loads the splits of the data that the options name; see `sat_peft.data.splits.load_splits`.
 
@@ -186,7 +185,6 @@ def load(
         shots=shots,
         set_aside=set_aside,
         problems=Problems(skip=options.skip_bad),
-        say=say,
         **{name: getattr(options, name) for name in _OF_SPLITS},
         **source_options(options),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from sat_peft.data.sources import Problems, open_source
 from sat_peft.data.sources.display_names import class_lookup, read_display_names
 from sat_peft.data.sources.registry import SPLITS
 from sat_peft.errors import UsageError, unknown_choice
+
+logger = logging.getLogger(__name__)
 
 PART_SCENES = "part_scenes"
 
@@ -60,7 +63,6 @@ def load_splits(
     set_aside: Mapping[str, Sequence[str]] | None = None,
     allow_outside: bool = False,
     problems: Problems | None = None,
-    say: Callable[[str], None] = print,
     **options,
 ) -> DataSplits:
     """Loads the splits of a data set.
@@ -80,7 +82,6 @@ def load_splits(
         split_seed: seed of these shares.
         set_aside: `image_id`s of a run's shares, by split, which are taken instead of drawing anew.
         problems: collects what is wrong; by default the first problem is an error.
-        say: takes lines of text: what was set aside, skipped and left out.
 
     Raises:
         UsageError: an unknown split, data that is missing or malformed, a validation split that is to be set aside
@@ -116,16 +117,18 @@ def load_splits(
         found |= {"train": remaining, split: share}
         shares[split] = share["image_id"][:]
         missing = "the data has no test split, so " if split == "test" else ""
-        say(f"{split}: {missing}{len(share)} training images are set aside, {len(remaining)} remain for training")
+        logger.info(
+            f"{split}: {missing}{len(share)} training images are set aside, {len(remaining)} remain for training"
+        )
 
     loaded = {split: rows for split in wanted if (rows := read(split)) is not None}
     _check_classes(loaded)
     for line in problems.lines():
-        say(line)
+        logger.info(line)
     for split in [split for split in loaded if split != "train"]:
         annotated = rows_with_boxes(loaded[split])
         if 0 < len(annotated) < len(loaded[split]):
-            say(f"{split}: evaluated on the {len(annotated)} of {len(loaded[split])} images that have boxes")
+            logger.info(f"{split}: evaluated on the {len(annotated)} of {len(loaded[split])} images that have boxes")
             loaded[split] = annotated
     shown = read_display_names(source.root) if source.source.name == "folder" else {}
     return DataSplits(loaded, shares, problems, shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from sat_peft.evaluation.evaluator import Evaluation, Method, evaluate, mirrored
 from sat_peft.evaluation.figures import CLASSIFICATION, MAIN_FIGURES
 from sat_peft.evaluation.registry import baselines, method_titles
 from sat_peft.localization import Protocol, choose_threshold, get_protocol
+
+logger = logging.getLogger(__name__)
 
 # Resamples of the images behind the confidence intervals.
 BOOTSTRAP = 1000
@@ -134,7 +137,7 @@ def measure(
     priors = {name: baselines()[name] for name in priors if baselines()[name].prior}
     measured, boxes = {}, {}
     for name, method in methods:
-        accelerator.print(f"evaluating {titles.get(name, name)} under protocol {protocol.name}")
+        logger.info(f"evaluating {titles.get(name, name)} under protocol {protocol.name}")
         method = augmented(method, tta)
         held_out = None
         if loaders.held_out is not None and (source == "validation" or (name == "sat" and priors)):
@@ -158,9 +161,7 @@ def measure(
         measured[name] = Measured.of(titles.get(name, name), evaluation)
         for prior, baseline in priors.items() if name == "sat" else ():
             if held_out is None:
-                accelerator.print(
-                    f"{baseline.title}: left out, since validation boxes that are not evaluated choose it"
-                )
+                logger.info(f"{baseline.title}: left out, since validation boxes that are not evaluated choose it")
             elif held_out.num_with_boxes and evaluation.num_with_boxes:
                 boxes[prior] = baseline.prior(held_out.images, evaluation.images, protocol)
     return measured | boxes

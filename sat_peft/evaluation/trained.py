@@ -138,7 +138,7 @@ def measure_trained(
     Raises:
         UsageError: no such split, no boxes in it, or other classes than those of the model.
     """
-    loaded = load(options, dict.fromkeys([split, "validation"]), set_aside=set_aside, say=accelerator.print)
+    loaded = load(options, dict.fromkeys([split, "validation"]), set_aside=set_aside)
     if split not in loaded.splits:
         raise UsageError(f"{options.data} has no {split} split.")
     rows = loaded.splits[split]
@@ -155,7 +155,7 @@ def measure_trained(
     # As recipes do: the maps of a validation split without boxes, else of some training images.
     unlabelled = validation if source == "unsupervised" else None
     if source == "unsupervised" and validation is None:
-        train = load(options, ["train"], set_aside=set_aside, say=accelerator.print).splits["train"]
+        train = load(options, ["train"], set_aside=set_aside).splits["train"]
         unlabelled = sample_evenly(train, UNLABELLED_IMAGES)
 
     backbones, measured = {}, []

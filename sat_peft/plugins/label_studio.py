@@ -248,7 +248,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args) -> None:
-        logger.info(format, *args)
+        logger.debug(format, *args)
 
 
 class BackendServer(ThreadingHTTPServer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from sat_peft.errors import UsageError
 from sat_peft.files.outputs import FolderLock, check_writable, remove_unfinished
 from sat_peft.runs.folder import changed_settings, is_new
 from sat_peft.runs.reader import RunReader
+
+logger = logging.getLogger(__name__)
 
 
 def run_cells(
@@ -66,10 +69,10 @@ def _run_cells(
     for number, (name, cell) in enumerate(cells.items(), 1):
         place = folder / name
         if plans[name] == "finished":
-            state.print(f"[{number}/{len(cells)}] {name}: finished before")
+            logger.info(f"[{number}/{len(cells)}] {name}: finished before")
             results[name] = RunReader(place).results()
             continue
-        state.print(f"[{number}/{len(cells)}] {name}")
+        logger.info(f"[{number}/{len(cells)}] {name}")
         unfinished = place if plans[name] is not None else None
         results[name] = run_cell(dataclasses.replace(cell, output=place, resume=unfinished, overwrite=overwrite))
     return results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -28,6 +29,8 @@ from sat_peft.training.losses import SatLoss
 from sat_peft.tuner import SatConfig, calibrate_masks, fit_class_readout, load_adapter
 from sat_peft.tuner.embedding import class_token
 from sat_peft.tuner.scope import frozen_blocks
+
+logger = logging.getLogger(__name__)
 
 # Libraries that decide what the frozen blocks make of an image file.
 DECIDING = ("pillow", "timm", "torchvision")
@@ -151,7 +154,7 @@ def _tell_uneven(images: int, batch_size: int) -> None:
     state = PartialState()
     rest = images % (batch_size * state.num_processes)
     if state.num_processes > 1 and rest:
-        state.print(
+        logger.info(
             f"The last step of an epoch has {rest} images for {state.num_processes} processes of {batch_size}; "
             "Accelerate repeats others to fill it up, so the training differs a little from that of one process. A "
             f"--batch-size by which {images} images can be divided, times the processes, avoids it."
@@ -180,9 +183,7 @@ def _cached_features(
         dtype=optimization.feature_dtype,
         num_workers=run.num_workers,
     )
-    return open_feature_cache(
-        optimization.feature_cache, source, limit=optimization.feature_cache_limit, say=state.print
-    )
+    return open_feature_cache(optimization.feature_cache, source, limit=optimization.feature_cache_limit)
 
 
 def start_masks(model: PeftModel, loader: DataLoader, options: ModelOptions, area_target: float) -> None:
@@ -224,7 +225,7 @@ def fit_readout(model: PeftModel, loaders: Loaders, options: ModelOptions) -> No
     fit_class_readout(model, ((batch["images"].to(state.device), batch["labels"]) for batch in batches))
     gain = model.active_peft_config.evidence_gain
     found = f"tells object from ground and weighs the maps (gain {gain:.1f})" if gain else "does not weigh the maps"
-    state.print(f"Class readout: by held-out training images, what speaks for a class {found}")
+    logger.info(f"Class readout: by held-out training images, what speaks for a class {found}")
 
 
 def create_criterion(options: LossOptions) -> SatLoss:
@@ -262,5 +263,5 @@ def create_accelerator(optimization: OptimizationOptions, run: RunOptions, folde
         if accelerator.mixed_precision == "fp16":
             # Accelerate would train in float32 without a word.
             raise UsageError("fp16 mixed precision needs a GPU; on a CPU launch with --mixed_precision bf16 or no.")
-        prepare_cpu(run.threads, accelerator.print)
+        prepare_cpu(run.threads)
     return accelerator

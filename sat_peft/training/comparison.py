@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import asdict, dataclass
 
@@ -29,6 +30,8 @@ from sat_peft.report.tables import method_table
 from sat_peft.runs.folder import RunFolder
 from sat_peft.training.loop import Training
 from sat_peft.tuner.parameters import ParameterCount
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def compare(
         others = measure(localizers(options.baselines, trained), prepared, accelerator, **settings)
     if others:
         seconds = time.perf_counter() - start
-        accelerator.print(f"Baselines: {seconds:.0f} s beside SAT; --baselines names those that are wanted")
+        logger.info(f"Baselines: {seconds:.0f} s beside SAT; --baselines names those that are wanted")
     found |= others
     methods = {name: found[name] for name in method_titles() if name in found}
     figures = {name: each.figures for name, each in methods.items()}
@@ -200,7 +203,7 @@ def close_run(accelerator: Accelerator, run: RunFolder, comparison: Comparison, 
     measured = comparison.sat.num_with_boxes > 0
     then = "see more of its figures:\n  sat-peft evaluate" if measured else "predict boxes:\n  sat-peft predict IMAGES"
     remarks = "\n".join(filter(None, (results["standing"], comparison.health.text())))
-    accelerator.print(
+    logger.info(
         f"\nTest split: {results['test_images']} images, protocol {results['protocol']}, percent\n"
         f"{comparison.table()}\n"
         f"\n{remarks}\n"

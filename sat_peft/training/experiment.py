@@ -5,6 +5,7 @@ the end. The loop and the loss stay in the recipe.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,8 @@ from sat_peft.training.comparison import close_run, compare, write_results
 from sat_peft.training.loop import Training
 from sat_peft.training.options import RecipeOptions
 from sat_peft.tuner.parameters import count_parameters
+
+logger = logging.getLogger(__name__)
 
 Options = TypeVar("Options", bound=RecipeOptions)
 
@@ -68,7 +71,7 @@ class Experiment:
 
     Args:
         options: settled, with an output folder.
-        read_data: takes `say` and returns the splits.
+        read_data: returns the splits.
         shots: training images of every class, drawn by the seed, or `all` of them.
         image_ids: image_ids.json of a run, whose training images are taken instead.
         max_parameters: refuse to train more parameters than these.
@@ -88,7 +91,7 @@ class Experiment:
     def __init__(
         self,
         options: RecipeOptions,
-        read_data: Callable[..., DataSplits],
+        read_data: Callable[[], DataSplits],
         *,
         shots: int | Literal["all"] = "all",
         image_ids: Path | None = None,
@@ -97,7 +100,7 @@ class Experiment:
         self._start = time.perf_counter()
         self.options, self._drawn = options, shots != "all"
         self.accelerator = create_accelerator(options, options, options.output)
-        self._data = read_data(say=self.accelerator.print)
+        self._data = read_data()
         splits = dict(self._data.splits)
         if self._drawn:
             splits["train"] = choose_shots(splits["train"], shots, options.seed, image_ids=image_ids)
@@ -106,8 +109,7 @@ class Experiment:
         set_seed(options.seed, device_specific=True)
         self.model = create_model(options, options, class_names)
         self._parameters = count_parameters(self.model)
-        say = self.accelerator.print
-        say(f"\nTrained on {options.backbone}, which stays frozen:\n{parameter_table(self._parameters)}")
+        logger.info(f"\nTrained on {options.backbone}, which stays frozen:\n{parameter_table(self._parameters)}")
         if max_parameters is not None and self._parameters.trainable > max_parameters:
             raise UsageError(
                 f"{self._parameters.trainable:,} parameters would be trained, more than --max-parameters "
@@ -120,7 +122,7 @@ class Experiment:
         features = self.loaders.features
         self.train_loader = self.accelerator.prepare(features) if features else self._images
         chosen = f"listed in {image_ids}, of" if image_ids else f"{shots} for each of" if self._drawn else "all of"
-        say(f"Training images: {len(self._train)} ({chosen} {len(class_names)} classes), no boxes\n")
+        logger.info(f"Training images: {len(self._train)} ({chosen} {len(class_names)} classes), no boxes\n")
         self.criterion = create_criterion(options)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import logging
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ from sat_peft.options.choices import ScheduleName
 from sat_peft.options.training import OptimizationOptions
 from sat_peft.runs.folder import RunFolder
 from sat_peft.runs.termination import Terminated, is_terminating, termination_waits
+
+logger = logging.getLogger(__name__)
 
 # Devices on which torch has AdamW in one kernel: four times faster than its default on a CPU.
 _FUSED_ADAMW = ("cpu", "cuda", "mps", "xpu")
@@ -206,7 +209,7 @@ class Training:
         self._file = run.path / "checkpoint" / f"{name}.pt"
         if self._file.exists():
             self._restore()
-            accelerator.print(f"{name}: goes on after step {self.step} of {steps}")
+            logger.info(f"{name}: goes on after step {self.step} of {steps}")
         run.forget_metrics(name, after=self.step)
 
     def __iter__(self) -> Iterator[dict]:

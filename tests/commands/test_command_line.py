@@ -1,12 +1,15 @@
 """Where the settings of a recipe come from, and what is said of those that cannot be."""
 
+import contextlib
 import io
 import json
+import logging
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
+from helpers.processes import run_processes
 
 from sat_peft.commands.command_line import parse, read_config, run
 from sat_peft.errors import UsageError
@@ -118,6 +121,29 @@ def test_a_mistake_is_a_line_and_status_2(capsys):
         run(main, lambda: None, interrupted="nothing is lost")
     assert caught.value.code == 2
     assert capsys.readouterr().err == "\nerror: not like this\n"
+
+
+def test_what_the_package_tells_is_printed_by_commands_alone(capsys):
+    logger = logging.getLogger("sat_peft.data.splits")
+    logger.info("told to nobody")
+    for _ in range(2):
+        run(lambda options: logger.info("told once"), dict, interrupted="nothing")
+    logger.info("told to nobody")
+    assert capsys.readouterr() == ("told once\ntold once\n", "")
+
+
+def _tell():
+    def main(_):
+        logging.getLogger("sat_peft.training.loop").info("how it goes")
+        logging.getLogger("sat_peft.cpu").warning("what is wrong")
+
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        run(main, dict, interrupted="nothing")
+    return output.getvalue()
+
+
+def test_the_main_process_tells_how_it_goes_and_all_what_is_wrong():
+    assert run_processes(_tell) == ["how it goes\nwhat is wrong\n", "what is wrong\n"]
 
 
 def test_other_errors_keep_their_traceback():

@@ -65,17 +65,17 @@ def test_views_of_an_image_and_of_neighbours_differ(dataset, folder):
     assert all(len(np.unique(each, axis=0)) > 1 for each in tokens)
 
 
-def test_is_built_once_and_then_spot_checked(dataset, folder):
-    compute, said = Counting(create_model()), []
+def test_is_built_once_and_then_spot_checked(dataset, folder, said):
+    compute = Counting(create_model())
     model = compute.model
-    first = open_feature_cache(folder, create_source(dataset, model, compute=compute), say=said.append)
+    first = open_feature_cache(folder, create_source(dataset, model, compute=compute))
     assert compute.images == COUNT * 3 + 1  # and one to know the shape
-    assert len(said) == 1
-    assert "6 images x 3 views of 17 x 16" in said[0]
+    assert len(said.messages) == 1
+    assert "6 images x 3 views of 17 x 16" in said.messages[0]
     compute.images = 0
-    second = open_feature_cache(folder, create_source(dataset, model, compute=compute), say=said.append)
+    second = open_feature_cache(folder, create_source(dataset, model, compute=compute))
     assert compute.images == 2
-    assert len(said) == 1
+    assert len(said.messages) == 1
     assert first.path == second.path
     assert not leftovers(folder)
 
@@ -159,15 +159,16 @@ def pickled(path):
 
 
 @pytest.mark.parametrize("damage", [truncate, overwrite_header, empty, swap_content, drop_rows, pickled])
-def test_a_cache_that_cannot_be_trusted_is_built_anew(dataset, folder, damage):
-    model, said = create_model(), []
+def test_a_cache_that_cannot_be_trusted_is_built_anew(dataset, folder, damage, said):
+    model = create_model()
     first = open_feature_cache(folder, create_source(dataset, model))
     expected = np.array(first.tokens)
     damage(first.path)
-    rows = open_feature_cache(folder, create_source(dataset, model), say=said.append)
+    said.clear()
+    rows = open_feature_cache(folder, create_source(dataset, model))
     np.testing.assert_array_equal(rows.tokens, expected)
-    assert "built anew" in said[0]
-    assert sum("built anew" in line for line in said) == 1
+    assert "built anew" in said.messages[0]
+    assert sum("built anew" in line for line in said.messages) == 1
     assert not leftovers(folder)
 
 
@@ -184,13 +185,12 @@ def test_damage_in_the_middle_is_seen_when_the_view_is_read(dataset, folder):
         again[View(damaged // 3, damaged)]
 
 
-def test_a_cache_of_earlier_versions_without_checksums_is_built_anew(dataset, folder):
+def test_a_cache_of_earlier_versions_without_checksums_is_built_anew(dataset, folder, said):
     source = create_source(dataset, create_model())
     path = open_feature_cache(folder, source).path
     path.with_suffix(".crc").unlink()
-    said = []
-    open_feature_cache(folder, source, say=said.append)
-    assert any("built anew" in line for line in said)
+    open_feature_cache(folder, source)
+    assert any("built anew" in line for line in said.messages)
 
 
 def test_tokens_that_do_not_fit_float16_are_refused(dataset, folder):
@@ -227,26 +227,22 @@ def test_refuses_numbers_and_types_out_of_range(dataset, views):
         create_source(dataset, create_model(), dtype="bfloat16")
 
 
-def test_the_limit_is_kept(dataset, folder):
-    model, said = create_model(), []
+def test_the_limit_is_kept(dataset, folder, said):
+    model = create_model()
     one = (3 * COUNT * VIEW_BYTES + 128) / 1e9
     with pytest.raises(UsageError, match=r"limit of .* --feature-cache-limit"):
         open_feature_cache(folder, create_source(dataset, model), limit=one / 2)
     assert not caches(folder)
     paths = [
-        open_feature_cache(
-            folder, create_source(dataset, model, identity={"number": number}), limit=2.5 * one, say=said.append
-        ).path
+        open_feature_cache(folder, create_source(dataset, model, identity={"number": number}), limit=2.5 * one).path
         for number in (0, 1)
     ]
     os.utime(paths[0], (2, 2))
     os.utime(paths[1], (1, 1))
     open_feature_cache(folder, create_source(dataset, model, identity={"number": 0}), limit=2.5 * one)  # used last
-    third = open_feature_cache(
-        folder, create_source(dataset, model, identity={"number": 2}), limit=2.5 * one, say=said.append
-    )
+    third = open_feature_cache(folder, create_source(dataset, model, identity={"number": 2}), limit=2.5 * one)
     assert caches(folder) == {paths[0].name, third.path.name}
-    assert any(str(paths[1]) in line and "removed" in line for line in said)
+    assert any(str(paths[1]) in line and "removed" in line for line in said.messages)
     assert not paths[1].with_suffix(".json").exists()
 
 

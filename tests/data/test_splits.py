@@ -25,18 +25,17 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_rows_without_boxes_are_left_out_where_others_have_some(folder):
-    said = []
-    loaded = load_splits(str(folder), say=said.append).splits
+def test_rows_without_boxes_are_left_out_where_others_have_some(folder, said):
+    loaded = load_splits(str(folder)).splits
     assert loaded["test"]["image_id"][:] == ["test/b/1.png"]
     assert len(loaded["validation"]) == len(loaded["train"]) == 4
-    assert said == ["test: evaluated on the 1 of 4 images that have boxes"]
+    assert said.messages == ["test: evaluated on the 1 of 4 images that have boxes"]
 
 
 def test_only_the_wanted_splits_are_loaded_and_a_folder_may_lack_validation(folder):
     assert list(load_splits(str(folder), ["train"]).splits) == ["train"]
     (folder / "validation").rename(folder.parent / f"{folder.name}-validation")
-    assert list(load_splits(str(folder), ["validation", "test"], say=lambda _: None).splits) == ["test"]
+    assert list(load_splits(str(folder), ["validation", "test"]).splits) == ["test"]
 
 
 def test_part_scenes_have_the_shots_that_are_asked_for(monkeypatch):
@@ -82,15 +81,15 @@ def counts(loaded, split: str) -> list[int]:
 
 
 def quiet(*arguments, **options):
-    return load_splits(*arguments, say=lambda _: None, **options)
+    return load_splits(*arguments, **options)
 
 
-def test_missing_test_split_is_a_share_of_every_class_and_said(whole):
-    said = []
-    loaded = load_splits(str(whole), say=said.append)
+def test_missing_test_split_is_a_share_of_every_class_and_said(whole, said):
+    loaded = load_splits(str(whole))
     assert (counts(loaded, "train"), counts(loaded, "test")) == ([8, 4, 1], [2, 1, 0])
     assert loaded.set_aside == {"test": loaded.splits["test"]["image_id"][:]}
-    assert said == ["test: the data has no test split, so 3 training images are set aside, 13 remain for training"]
+    told = "test: the data has no test split, so 3 training images are set aside, 13 remain for training"
+    assert said.messages == [told]
 
 
 def test_shares_are_disjoint_and_every_split_agrees_whichever_are_wanted(whole):
@@ -145,12 +144,11 @@ def test_tested_class_without_a_training_image_is_refused(folder):
         load_splits(str(folder))
 
 
-def test_skipped_entries_are_counted_and_listed(folder):
+def test_skipped_entries_are_counted_and_listed(folder, said):
     (folder / "train/a/0.png").write_bytes(b"no image")
-    said = []
-    loaded = load_splits(str(folder), problems=Problems(skip=True), say=said.append)
+    loaded = load_splits(str(folder), problems=Problems(skip=True))
     assert len(loaded.splits["train"]) == 3
-    assert said[0].startswith("skipped: 1 bad entries, the first of them ")
+    assert said.messages[0].startswith("skipped: 1 bad entries, the first of them ")
     report = loaded.problems.report()
     assert report["count"] == 1
     assert report["skipped"][0]["where"].endswith("train/a/0.png")

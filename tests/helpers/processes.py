@@ -1,7 +1,9 @@
 """Several processes as torchrun starts them, forked from one that has imported what they need: in a second, not ten."""
 
+import contextlib
 import multiprocessing
 import os
+import random
 import socket
 import traceback
 from collections.abc import Callable
@@ -23,9 +25,11 @@ class Crash(Exception):
 
 
 def free_port() -> int:
-    with socket.socket() as connection:
-        connection.bind(("127.0.0.1", 0))
-        return connection.getsockname()[1]
+    """A port below those that systems hand out by themselves, of which another connection may take one meanwhile."""
+    while True:
+        with socket.socket() as connection, contextlib.suppress(OSError):
+            connection.bind(("127.0.0.1", random.SystemRandom().randrange(10_000, 32_000)))
+            return connection.getsockname()[1]
 
 
 def run_processes(function: Callable, *arguments: object, processes: int = 2, group: bool = True) -> list:

@@ -66,11 +66,11 @@ def flatten(root: Path) -> Path:
     return root
 
 
-def test_splits_that_are_set_aside_are_recorded_and_evaluated_again(train, tmp_path, capsys):
+def test_splits_that_are_set_aside_are_recorded_and_evaluated_again(train, tmp_path, said):
     data = flatten(tmp_path / "data")
     run = train(data=str(data), validation_fraction=0.2, shots=(2,))
-    said = capsys.readouterr().out
-    assert "test: the data has no test split, so 3 training images are set aside, 12 remain" in said
+    told = said.text
+    assert "test: the data has no test split, so 3 training images are set aside, 12 remain" in told
     aside = read(run, "set_aside.json")
     assert {split: len(image_ids) for split, image_ids in aside.items()} == {"test": 3, "validation": 3}
     assert not set(read(run, "image_ids.json")) & {*aside["test"], *aside["validation"]}
@@ -98,14 +98,14 @@ def test_moved_data_is_found_with_its_new_root(train, tmp_path):
     assert results["protocols"]["original"]["methods"]["sat"]["summary"]["gt_known"] == trained
 
 
-def test_bad_entries_stop_the_run_or_are_listed_in_its_folder(train, tmp_path, capsys):
+def test_bad_entries_stop_the_run_or_are_listed_in_its_folder(train, tmp_path, said):
     export_scenes(tmp_path / "data", "imagefolder", scenes_per_class=2, image_size=32, num_classes=2)
     bad = sorted((tmp_path / "data" / "train").glob("*/*.jpg"))[0]
     bad.write_bytes(b"")
     with pytest.raises(UsageError, match=rf"{bad.name}: the file is empty\..*--skip-bad"):
         train(data=str(tmp_path / "data"))
     run = train(data=str(tmp_path / "data"), skip_bad=True)
-    assert "skipped: 1 bad entries" in capsys.readouterr().out
+    assert "skipped: 1 bad entries" in said.text
     skipped = read(run, "skipped.json")
     assert skipped["count"] == 1
     assert skipped["skipped"] == [
@@ -114,12 +114,12 @@ def test_bad_entries_stop_the_run_or_are_listed_in_its_folder(train, tmp_path, c
     assert measure(run)["skipped"]["count"] == 0  # those of the evaluated splits
 
 
-def test_images_of_another_run_are_taken_again(train, tmp_path, capsys):
+def test_images_of_another_run_are_taken_again(train, tmp_path, said):
     export_scenes(tmp_path / "data", "folder", scenes_per_class=6, image_size=32, num_classes=2)
     first = train(data=str(tmp_path / "data"), shots=(2,), seed=3)
     second = train(data=str(tmp_path / "data"), image_ids=first / "image_ids.json")
     assert read(second, "image_ids.json") == read(first, "image_ids.json")
-    assert "Training images: 4 (listed in" in capsys.readouterr().out
+    assert "Training images: 4 (listed in" in said.text
     (tmp_path / "other.json").write_text('["train/nothing.jpg"]')
     with pytest.raises(UsageError, match="leave out --shots and --trials"):
         train(data=str(tmp_path / "data"), image_ids=first / "image_ids.json", trials=2)
@@ -127,14 +127,14 @@ def test_images_of_another_run_are_taken_again(train, tmp_path, capsys):
         train(data=str(tmp_path / "data"), image_ids=tmp_path / "other.json")
 
 
-def test_class_folders_without_any_box_train_and_show_their_maps(train, tmp_path, capsys):
+def test_class_folders_without_any_box_train_and_show_their_maps(train, tmp_path, said):
     data = flatten(tmp_path / "data")
     (data / "metadata.jsonl").unlink()
     run = train(data=str(data))
-    said = capsys.readouterr().out
-    assert "not measured (the test split has no boxes)" in said
-    assert f"sat-peft predict IMAGES --run {run}" in said
-    assert "sat-peft evaluate" not in said
+    told = said.text
+    assert "not measured (the test split has no boxes)" in told
+    assert f"sat-peft predict IMAGES --run {run}" in told
+    assert "sat-peft evaluate" not in told
     assert read(run, "results.json")["methods"]["sat"]["gt_known"] is None
     with Image.open(run / "examples.png") as picture:
         assert picture.format == "PNG"

@@ -151,7 +151,7 @@ def test_second_run_in_the_folder_is_refused_unless_it_may_overwrite(options, re
     assert first != second
 
 
-def test_without_boxes_localisation_is_not_measured_but_classification_is(options, recipe, tmp_path, capsys):
+def test_without_boxes_localisation_is_not_measured_but_classification_is(options, recipe, tmp_path, said):
     data = write_folder(tmp_path / "data", boxes=False)
     recipe.main(recipe.Config(**options | {"data": str(data), "steps": 1}, output=tmp_path / "run"))
     results = read(tmp_path / "run", "results.json")
@@ -162,7 +162,7 @@ def test_without_boxes_localisation_is_not_measured_but_classification_is(option
     assert results["threshold_source"] == "unsupervised: Otsu's threshold of the maps, no boxes used"
     assert set(results["health"]["figures"]) >= {"mean_area", "whole_image_boxes"}
     assert results["standing"] is None
-    output = capsys.readouterr().out
+    output = said.text
     assert "not measured (the test split has no boxes)" in output
     assert "localises best" not in output
     assert "–" in output

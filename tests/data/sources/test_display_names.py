@@ -35,7 +35,7 @@ def test_classes_are_called_as_the_file_says(root, file, content):
     # In the order of the folders, and under the paths of the folders; the class that is left out keeps its name.
     assert rows.features["label"].names == ["Golfball größe 1", "tench, Tinca tinca", "n02"]
     assert rows["image_id"][:] == ["test/golf ball/1.png", "test/n01/1.png", "test/n02/1.png"]
-    loaded = load_splits(str(root), say=lambda _: None)
+    loaded = load_splits(str(root))
     assert loaded.records() == {"classes.json": NAMES}
     check = check_data(lambda split, problems: load_source(str(root), split, problems=problems))
     assert check.class_names == rows.features["label"].names
@@ -49,7 +49,7 @@ def test_folders_without_splits_have_names_too(root):
 
 def test_without_a_file_classes_are_called_like_their_folders(root):
     assert read_display_names(root) == {}
-    assert load_splits(str(root), say=lambda _: None).records() == {}
+    assert load_splits(str(root)).records() == {}
 
 
 @pytest.mark.parametrize(
