@@ -38,7 +38,7 @@ def test_every_public_name_is_there_and_listed():
 
 
 def test_a_name_that_it_lacks_is_named():
-    with pytest.raises(AttributeError, match="'sat_peft' has no attribute 'Sat'"):
+    with pytest.raises(AttributeError, match=r"sat_peft attribute Sat$"):
         _ = sat_peft.Sat
 
 

@@ -8,6 +8,7 @@ from functools import partial
 
 import tyro
 
+from sat_peft import __version__
 from sat_peft.commands import (
     check_data,
     command_line,
@@ -22,7 +23,6 @@ from sat_peft.commands import (
     train,
 )
 from sat_peft.errors import unknown_choice
-from sat_peft.version import __version__
 
 COMMANDS = {
     "run": run,
