@@ -12,7 +12,9 @@ from sat_peft import __version__
 from sat_peft.commands import (
     check_data,
     command_line,
+    convert,
     count,
+    demo,
     evaluate,
     export,
     label_studio,
@@ -34,7 +36,9 @@ COMMANDS = {
     "evaluate": evaluate,
     "report": report,
     "export": export,
+    "convert": convert,
     "label-studio": label_studio,
+    "demo": demo,
 }
 
 

@@ -1,1 +1,1 @@
-"""Trained models inside the tools that people annotate with; each module needs the package of its tool."""
+"""Trained models inside the tools that people annotate and show with; each module needs the package of its tool."""

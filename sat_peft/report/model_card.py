@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import EvalResult, ModelCard
-from peft import PeftModel
+from huggingface_hub import EvalResult
 from peft.utils import CONFIG_NAME
 
 from sat_peft.errors import UsageError
@@ -69,33 +68,6 @@ def write_model_card(run_or_adapter: str | Path) -> Path:
     path = adapter / CARD_NAME
     write_text_atomic(path, text)
     return path
-
-
-def push_to_hub(model: PeftModel, adapter: str | Path, repo_id: str, **arguments) -> str:
-    """PEFT's `push_to_hub`, and then the model card: PEFT sends an empty one to a repository that has none.
-
-    Later calls of `model.push_to_hub` alone keep the card that the repository has.
-
-    Args:
-        model: with the adapter.
-        adapter: folder with the model card.
-        repo_id: `user/name` on the hub.
-        arguments: arguments of PEFT's `push_to_hub`, for example `private` or `token`.
-
-    Returns:
-        Where the adapter is.
-
-    Raises:
-        UsageError: no card in the folder.
-    """
-    card = Path(adapter) / CARD_NAME
-    if not card.is_file():
-        raise UsageError(f"no model card in {str(adapter)!r}; `write_model_card` writes it.")
-    commit = model.push_to_hub(repo_id, **arguments)
-    shared = {name: arguments[name] for name in ("token", "revision", "create_pr") if name in arguments}
-    # A card is checked by the hub before it is taken, hence by the hub's own class and not as any file.
-    ModelCard.load(card).push_to_hub(repo_id, commit_message="Upload model card", **shared)
-    return str(commit)
 
 
 def _arguments(results: dict) -> str:

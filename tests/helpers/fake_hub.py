@@ -1,4 +1,4 @@
-"""The part of the Hugging Face hub that `push_to_hub` talks to, on loopback: repositories live in memory."""
+"""The part of the Hugging Face hub that uploads talk to, on loopback: repositories live in memory."""
 
 import base64
 import hashlib

@@ -117,12 +117,9 @@ PUSH = """
 import sys
 from sat_peft import load_adapter
 from sat_peft.backbones import create_backbone
-from sat_peft.report.model_card import push_to_hub
 
 weights, adapter = sys.argv[1:]
-model = load_adapter(create_backbone("test_vit", weights=weights, image_size=64), adapter)
-push_to_hub(model, adapter, "me/ants", private=True)
-model.push_to_hub("me/ants")
+load_adapter(create_backbone("test_vit", weights=weights, image_size=64), adapter).push_to_hub("me/ants")
 """
 
 
@@ -134,22 +131,25 @@ def test_adapter_and_card_arrive_on_the_hub_and_the_card_stays(run, tmp_path):
     with fake_hub() as hub:
         settings = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_of_a_test"}
         settings |= {"HF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1"}
-        command = [sys.executable, "-c", PUSH, str(tmp_path / "model.safetensors"), str(run / "adapter")]
-        done = subprocess.run(
-            command, env=os.environ | settings, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, done.stderr
+        adapter = str(run / "adapter")
+        for command in (
+            [Path(sys.executable).with_name("hf"), "upload", "me/ants", adapter, "--private"],
+            [sys.executable, "-c", PUSH, str(tmp_path / "model.safetensors"), adapter],
+        ):
+            done = subprocess.run(
+                command, env=os.environ | settings, capture_output=True, text=True, timeout=300, check=False
+            )
+            assert done.returncode == 0, done.stderr
     # The client also asks for things of its own, which are not about the repository.
     assert [request for request in hub.unknown if "me/ants" in request] == []
     assert hub.created[0]["name"] == "ants"
     assert hub.created[0]["visibility"] == "private"
-    # The adapter with PEFT's card, the real card, and once more what PEFT sends, which starts from the hub's card.
+    # The folder, and once more what PEFT sends, which starts from the hub's card.
     assert [set(commit) for commit in hub.commits] == [
         {"adapter_config.json", "adapter_model.safetensors", "README.md"},
-        {"README.md"},
         {"adapter_config.json", "adapter_model.safetensors", "README.md"},
     ]
-    sent, last = (ModelCard(hub.commits[number]["README.md"].decode()) for number in (1, 2))
+    sent, last = (ModelCard(commit["README.md"].decode()) for commit in hub.commits)
     written = ModelCard(card.decode())
     for arrived in (sent, last):
         assert arrived.data.to_dict() == written.data.to_dict()

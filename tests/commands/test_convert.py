@@ -2,8 +2,6 @@
 
 import json
 import os
-import runpy
-import sys
 import warnings
 from pathlib import Path
 
@@ -64,15 +62,6 @@ def write(content: object, path: Path) -> Path:
 @pytest.fixture
 def checkpoint(content, tmp_path) -> Path:
     return write(content, tmp_path / "best_gt.pth.tar")
-
-
-def run_program(monkeypatch, path: Path, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
-    try:
-        runpy.run_path(str(path), run_name="__main__")
-    except SystemExit as end:
-        if end.code:
-            raise
 
 
 def assert_refused(path: Path, message: str, backbone: str = BACKBONE, **options) -> None:
@@ -138,9 +127,8 @@ def test_every_weight_is_in_one_of_the_two_files(checkpoint, content, tmp_path):
 
 
 def test_the_command_that_is_told_evaluates_the_folder(checkpoint, tmp_path, monkeypatch, capsys):
-    script = ROOT / "scripts" / "convert_reference_checkpoint.py"
     folder = tmp_path / "converted"
-    run_program(monkeypatch, script, checkpoint, "--backbone", BACKBONE, "--output", folder)
+    main(["convert", str(checkpoint), "--backbone", BACKBONE, "--output", str(folder)])
     said = capsys.readouterr().out
     assert "7 classes, epoch 29" in said
     assert "own threshold is 0.35. The released code chose it on the test set" in said
@@ -273,11 +261,8 @@ def test_a_failed_write_leaves_nothing(checkpoint, monkeypatch):
     assert sorted(checkpoint.parent.iterdir()) == before
 
 
-def test_a_mistake_is_said_in_one_line(tmp_path, monkeypatch, capsys):
+def test_a_mistake_is_said_in_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
-        run_program(
-            *(monkeypatch, ROOT / "scripts" / "convert_reference_checkpoint.py"),
-            *(tmp_path / "absent.pth.tar", "--output", tmp_path / "converted"),
-        )
+        main(["convert", str(tmp_path / "absent.pth.tar"), "--output", str(tmp_path / "converted")])
     assert end.value.code == 2
     assert "no reference weights at" in capsys.readouterr().err

@@ -1,9 +1,7 @@
 """The demo page: what it computes, and in headless Chromium from the upload to the box that is downloaded."""
 
-import importlib.util
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,26 +11,17 @@ from PIL import Image
 from tiny_run import CLASSES, THRESHOLD, write_run
 
 from sat_peft import Localizer
+from sat_peft.commands import demo as command
 from sat_peft.errors import UsageError
 from sat_peft.evaluation.baselines.cam import LinearCam
 from sat_peft.evaluation.frozen import save_trained
+from sat_peft.plugins import demo
 from sat_peft.prediction.localizer import find_trained
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "demo.py"
 SIZE = (120, 80)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CHROMEDRIVER = shutil.which("chromedriver")
 WAIT = 60
-
-
-@pytest.fixture(scope="module")
-def demo():
-    spec = importlib.util.spec_from_file_location("demo_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +42,8 @@ def photo(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def methods(demo, run):
-    return demo.Methods(demo.Config(run))
+def methods(run):
+    return demo.Methods(run)
 
 
 def test_all_methods_of_the_run_localise_the_class_that_sat_predicts(run, photo, methods):
@@ -72,12 +61,12 @@ def test_all_methods_of_the_run_localise_the_class_that_sat_predicts(run, photo,
     assert not any(np.array_equal(found.localizations[title].map, sat.map) for title in methods.titles[1:])
 
 
-def test_an_adapter_alone_has_no_baselines(demo, run, photo):
-    alone = demo.Methods(demo.Config(run / "adapter", weights=run.parent / "model.safetensors"))
+def test_an_adapter_alone_has_no_baselines(run, photo):
+    alone = demo.Methods(run / "adapter", weights=run.parent / "model.safetensors")
     assert list(alone(str(photo)).localizations) == ["SAT"]
 
 
-def test_threshold_moves_the_boxes_of_every_method(demo, methods, photo):
+def test_threshold_moves_the_boxes_of_every_method(methods, photo):
     found = methods(str(photo))
     for threshold in (0.2, 1.0):
         moved = demo.record(demo.boxes_at(found, threshold), threshold)
@@ -97,14 +86,14 @@ def test_unreadable_image_is_named(methods, tmp_path):
         methods(str(tmp_path / "text.jpg"))
 
 
-def test_without_gradio_it_says_what_to_install(demo, monkeypatch, tmp_path):
-    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+def test_without_gradio_it_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'sat_peft\[demo\]'"):
-        demo.main(demo.Config(tmp_path))
+        command.main(command.Config(run=tmp_path))
 
 
 @pytest.fixture(scope="module")
-def address(demo, methods, tmp_path_factory):
+def address(methods, tmp_path_factory):
     """Where the page is served."""
     pytest.importorskip("gradio", reason="the page needs gradio, of the extra `demo`")
     page = demo.build_page(methods, "run", tmp_path_factory.mktemp("downloads"))
