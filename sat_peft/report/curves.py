@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 
 from sat_peft.files.outputs import atomic_replacement
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; line styles tell them apart in grey print.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
+# Okabe and Ito's colours, which colour-blind readers can tell apart, with a grey for their black; line styles tell them
+# apart in grey print, and as there are fewer of them, no two of 35 lines look the same.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _BINS = np.linspace(0, 1, 21)
 # Points of a loss curve; of longer trainings, means of as many equal stretches are drawn.
