@@ -4,7 +4,8 @@
     sat-peft export --adapter DIR --format torch-export --output model.pt2
 
 Input `images`: (B, 3, H, W) float32, resized and normalised as the stored metadata say; outputs `logits` (B, C) and
-`maps` (B, h, w) in (0, 1). The batch is dynamic, the image size is that of the training. ONNX needs the extra `export`
+`maps` in (0, 1), (B, h, w) on the grid of patches, or (B, H, W) in pixels where the run refines them along edges. The
+batch is dynamic, the image size is that of the training. ONNX needs the extra `export`
 (`pip install 'sat_peft[export]'`).
 """
 
