@@ -77,3 +77,11 @@ def test_images_of_a_batch_do_not_touch_each_other():
     both = refine_along_edges(torch.cat([rough, rough.flip(-1)]), torch.cat([image, image.flip(-1)]))
     torch.testing.assert_close(both[:1], refine_along_edges(rough, image))
     torch.testing.assert_close(both[1].flip(-1), both[0], atol=1e-5, rtol=0)
+
+
+def test_large_batches_are_refined_in_their_order():
+    draw = torch.Generator().manual_seed(0)
+    images, maps = torch.randn(19, 3, 28, 28, generator=draw), torch.rand(19, 4, 4, generator=draw)
+    one_by_one = [refine_along_edges(maps[i : i + 1], images[i : i + 1]) for i in range(19)]
+    torch.testing.assert_close(refine_along_edges(maps, images), torch.cat(one_by_one))
+    assert refine_along_edges(maps[:0], images[:0]).shape == (0, 28, 28)
