@@ -56,7 +56,7 @@ _PHOTOS = _FEW_IMAGES | {
     "image_size": 224,
     "class_readout": True,
     "area_target": 0.35,
-    "tta": "flip",
+    "tta": "flip-edges",
     "baselines": ("cam", "rollout", "class_attention", "centre_box"),
 }
 

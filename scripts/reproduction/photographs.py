@@ -116,7 +116,8 @@ _METHODS = {f"shots-{shots}": {"shots": (shots,), "baselines": RIVALS} for shots
 _ONE = {"shots-1": _METHODS["shots-1"]}
 _PARTS = _ONE | {
     "no-readout": SAT_ALONE | {"class_readout": False},
-    "no-flip": SAT_ALONE | {"tta": "none"},
+    "no-flip": SAT_ALONE | {"tta": "edges"},
+    "no-edges": SAT_ALONE | {"tta": "flip"},
     "no-border": SAT_ALONE | {"border_weight": 0.0},
     "no-separation": SAT_ALONE | {"separation_weight": 0.0},
     "no-calibration": SAT_ALONE | {"calibrated_masks": False},
@@ -162,6 +163,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "preset `photos`",
             "without class readout",
             "without mirror image",
+            "without refinement along edges",
             "without border term",
             "without separation term",
             "without calibrated masks",
