@@ -48,7 +48,7 @@ def main(config: Config) -> None:
     from sat_peft.cpu import prepare_cpu
     from sat_peft.evaluation.registry import baselines, localizers, needed_classifiers, shared_passes
 
-    prepare_cpu(config.threads, print)
+    prepare_cpu(config.threads)
     torch.manual_seed(0)
     build = partial(timm.create_model, config.backbone, img_size=config.image_size)
     batches = torch.randn(config.images, 3, config.image_size, config.image_size).split(config.batch_size)

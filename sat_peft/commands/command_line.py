@@ -184,10 +184,8 @@ def messages_on_stdout() -> Iterator[None]:
 
 
 def _is_main_process() -> bool:
-    import torch
-
-    group = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return not group or torch.distributed.get_rank() == 0
+    # By what launchers set: before there is a process group, and after its end, torch knows of no ranks.
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 def run(main: Callable[[Any], int | None], options: Callable[[], Any], *, interrupted: str) -> int | None:

@@ -1,6 +1,5 @@
 """Where the settings of a recipe come from, and what is said of those that cannot be."""
 
-import contextlib
 import io
 import json
 import logging
@@ -9,9 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
-from helpers.processes import run_processes
 
-from sat_peft.commands.command_line import parse, read_config, run
+from sat_peft.commands.command_line import messages_on_stdout, parse, read_config, run
 from sat_peft.errors import UsageError
 from sat_peft.runs.termination import Terminated
 
@@ -132,18 +130,14 @@ def test_what_the_package_tells_is_printed_by_commands_alone(capsys):
     assert capsys.readouterr() == ("told once\ntold once\n", "")
 
 
-def _tell():
-    def main(_):
+@pytest.mark.parametrize(("rank", "told"), [("0", "how it goes\nwhat is wrong\n"), ("1", "what is wrong\n")])
+def test_the_main_process_tells_how_it_goes_and_all_what_is_wrong(monkeypatch, capsys, rank, told):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    with messages_on_stdout():
         logging.getLogger("sat_peft.training.loop").info("how it goes")
         logging.getLogger("sat_peft.cpu").warning("what is wrong")
-
-    with contextlib.redirect_stdout(io.StringIO()) as output:
-        run(main, dict, interrupted="nothing")
-    return output.getvalue()
-
-
-def test_the_main_process_tells_how_it_goes_and_all_what_is_wrong():
-    assert run_processes(_tell) == ["how it goes\nwhat is wrong\n", "what is wrong\n"]
+    assert capsys.readouterr().out == told
 
 
 def test_other_errors_keep_their_traceback():

@@ -45,10 +45,10 @@ def test_trains_as_without_it(load_recipe, options, tmp_path, recipe, amount):
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
 
 
-def test_has_as_many_views_as_asked_for(load_recipe, options, tmp_path, capsys):
+def test_has_as_many_views_as_asked_for(load_recipe, options, tmp_path, said):
     changes = {"augmentation": "shift", "feature_cache": tmp_path / "cache", "feature_views": 3, "shots": (2,)}
     run(load_recipe, "few_shot", options, tmp_path / "run", **changes)
-    assert "x 3 views" in capsys.readouterr().out
+    assert "x 3 views" in said.text
 
 
 @pytest.mark.parametrize("change", [{"token_entry": "input"}, {"token_entry": "isolated"}, {"num_spatial_blocks": 6}])

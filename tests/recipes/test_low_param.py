@@ -30,7 +30,7 @@ def test_one_regime_is_one_run(recipe, options, tmp_path):
     assert set(results(tmp_path / "run")["methods"]) == {"sat"}
 
 
-def test_several_regimes_leave_runs_a_table_and_a_plot(recipe, options, tmp_path, capsys):
+def test_several_regimes_leave_runs_a_table_and_a_plot(recipe, options, tmp_path, said):
     config = recipe.Config(**options, regimes=("token_head1x1", "lora1_head1x1"), trials=2, output=tmp_path / "sweep")
     recipe.main(config)
     table = (tmp_path / "sweep/table.md").read_text(encoding="utf-8")
@@ -39,9 +39,9 @@ def test_several_regimes_leave_runs_a_table_and_a_plot(recipe, options, tmp_path
     assert (tmp_path / "sweep/parameters.png").read_bytes().startswith(b"\x89PNG")
     recorded = json.loads((tmp_path / "sweep/lora1_head1x1/seed-1/config.json").read_text(encoding="utf-8"))
     assert (recorded["tune"], recorded["lora_rank"], recorded["seed"]) == ("lora", 1, 1)
-    capsys.readouterr()
+    said.clear()
     recipe.main(config)
-    assert capsys.readouterr().out.count("finished before") == 4
+    assert said.text.count("finished before") == 4
 
 
 def test_more_parameters_than_the_budget_are_refused(recipe, options, tmp_path):
