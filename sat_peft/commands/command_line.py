@@ -172,7 +172,7 @@ def same_place(first: Any, second: Any) -> bool:
 def messages_on_stdout() -> Iterator[None]:
     """Prints what the package logs, in the main process of a launch."""
     handler, logger = logging.StreamHandler(sys.stdout), logging.getLogger("sat_peft")
-    handler.addFilter(lambda record: record.levelno >= logging.WARNING or _is_main_process())
+    handler.addFilter(lambda record: _is_main_process())
     before = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
