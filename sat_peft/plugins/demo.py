@@ -17,6 +17,7 @@ import torch
 
 from sat_peft.data.decoding import decode_image
 from sat_peft.errors import UsageError
+from sat_peft.evaluation.measure import augmented
 from sat_peft.evaluation.registry import baselines
 from sat_peft.evaluation.trained import baseline_methods, trained_baselines
 from sat_peft.files.outputs import write_json_atomic
@@ -70,7 +71,8 @@ class Methods:
         names = [name for name in trained_baselines(trained) if baselines()[name].localizer]
         # A backbone of its own, since SAT's carries the adapter.
         methods = baseline_methods(trained, trained.create_backbone(), names, self.sat.device) if names else ()
-        self.baselines = {baselines()[name].title: method for name, method in methods}
+        # As they were measured beside SAT.
+        self.baselines = {baselines()[name].title: augmented(method, self.sat.tta) for name, method in methods}
         self.titles = ["SAT", *self.baselines]
 
     def __call__(self, file: str) -> Found:

@@ -61,6 +61,16 @@ def test_all_methods_of_the_run_localise_the_class_that_sat_predicts(run, photo,
     assert not any(np.array_equal(found.localizations[title].map, sat.map) for title in methods.titles[1:])
 
 
+def test_all_methods_have_the_augmentation_of_the_run(run, photo, methods, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"tta": "edges"}))
+    refined, plain = demo.Methods(copy)(str(photo)).localizations, methods(str(photo)).localizations
+    assert {one.map.shape for one in refined.values()} == {(64, 64)}
+    assert {one.map.shape for one in plain.values()} == {plain["SAT"].map.shape} != {(64, 64)}
+    assert [one.score for one in refined.values()] == pytest.approx([one.score for one in plain.values()])
+
+
 def test_an_adapter_alone_has_no_baselines(run, photo):
     alone = demo.Methods(run / "adapter", weights=run.parent / "model.safetensors")
     assert list(alone(str(photo)).localizations) == ["SAT"]
